@@ -1,0 +1,63 @@
+"""Small frozen values that travel between the data path, the actors and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+Endpoint = Literal["chat/completions", "completions"]
+
+
+class Decision(StrEnum):
+    """Why a model got a request; the ``x-hotswap-decision`` header."""
+
+    ACTIVE = "active"
+    CANARY = "canary"
+    EXPLORE = "explore"
+    PINNED = "pinned"
+    FALLBACK = "fallback"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer, and the memory of the replica that gave it."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request, as the ingress saw it.
+
+    Attributes:
+        request_id: The ``x-request-id`` of the answer.
+        task: Task it was served under.
+        model: Model that answered (or failed).
+        generation: Load of that model, 1 and up.
+        decision: Why this model.
+        at_s: Unix time when the request arrived.
+        success: Whether the answer reached its last byte.
+        latency_ms: First byte in to last byte out.
+        ttft_ms: Time to the first byte; ``None`` when there was none or not streamed.
+        tokens_in: Prompt tokens.
+        tokens_out: Answer tokens.
+        memory_bytes: Memory of the replica; 0 when unknown.
+        quality: Score in [0, 1]; ``None`` when nobody judged it. Missing is missing.
+    """
+
+    request_id: str
+    task: str
+    model: str
+    generation: int
+    decision: str
+    at_s: float
+    success: bool
+    latency_ms: float
+    ttft_ms: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    memory_bytes: int = 0
+    quality: float | None = None
