@@ -1,0 +1,23 @@
+"""Unit tests cannot start Ray, and nobody's machine-wide settings leak in."""
+
+import os
+
+os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+
+import pytest
+
+NEEDS_RAY = ("ray", "vllm", "gpu")
+
+
+@pytest.fixture(autouse=True)
+def _no_ray_in_unit_tests(request, monkeypatch):
+    """`ray.init` fails in a test that is not marked as one that needs it."""
+    if any(request.node.get_closest_marker(name) for name in NEEDS_RAY):
+        return
+    import ray
+
+    def refuse(*_args, **_kwargs):
+        pytest.fail("a unit test may not start Ray; mark it `ray`")
+
+    monkeypatch.setattr(ray, "init", refuse)
