@@ -135,3 +135,25 @@ def parse_options(engine: type[Engine], spec: ModelSpec) -> Any:
                 )
             lines.append(f"models.{spec.id}.options.{where}: {text}")
         raise ConfigError("\n".join(lines)) from None
+
+
+def default_deployment_options(spec: ModelSpec) -> dict[str, Any]:
+    """Ray options of an engine that runs in its replica's own process.
+
+    Args:
+        spec: The model; its ``resources`` say what one replica reserves.
+
+    Returns:
+        Keyword arguments for ``deployment.options``; only ``ray_actor_options`` here.
+
+    Example:
+        >>> default_deployment_options(ModelSpec(id="a", engine="simulated"))
+        {'ray_actor_options': {'num_cpus': 1, 'num_gpus': 0}}
+    """
+    resources = spec.resources
+    actor: dict[str, Any] = {"num_cpus": resources.num_cpus, "num_gpus": resources.num_gpus}
+    if resources.accelerator_type is not None:
+        actor["accelerator_type"] = resources.accelerator_type
+    if resources.memory_bytes > 0:
+        actor["memory"] = resources.memory_bytes
+    return {"ray_actor_options": actor}
