@@ -1,0 +1,189 @@
+"""The route table: which model generation serves a task, as one immutable snapshot.
+
+A request reads one table once and keeps its target to the last byte. The table is made
+by the controller alone; an ingress replica only replaces its reference.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from hotswap_ray.core.errors import EngineUnavailable, NotFound
+from hotswap_ray.core.types import Decision
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """One loaded generation of a model.
+
+    Attributes:
+        model: Model id.
+        generation: Load number of that model, from 1.
+        limit: Requests that one ingress replica may have in flight on it; more get 429.
+        context_tokens: Longest prompt plus answer.
+    """
+
+    model: str
+    generation: int
+    limit: int
+    context_tokens: int = 0
+
+    @property
+    def app(self) -> str:
+        """Name of its Ray Serve application; never used twice."""
+        return app_name(self.model, self.generation)
+
+
+def app_name(model: str, generation: int) -> str:
+    """Ray Serve application of a generation.
+
+    Example:
+        >>> app_name("qwen-7b", 3)
+        'm-qwen-7b-g3'
+    """
+    return f"m-{model}-g{generation}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What serves one task.
+
+    Attributes:
+        model: Model id that should serve.
+        active: Its loaded generation; ``None`` while it is not loaded.
+        fallback: Tried once when the active one fails before its first byte.
+        held: Requests wait in the ingress while a swap frees the hardware.
+    """
+
+    model: str
+    active: Target | None = None
+    fallback: Target | None = None
+    held: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RouteTable:
+    """Everything an ingress replica needs to serve, with both actors gone.
+
+    Attributes:
+        version: Rises by one with every commit.
+        default_task: Task of a request that names none.
+        routes: Route per task.
+        models: Every known model; its loaded target or ``None``.
+        prepared: Targets the ingress should connect to before they are used.
+        draining: Applications whose in-flight count the controller waits for.
+    """
+
+    version: int = 0
+    default_task: str = ""
+    routes: Mapping[str, Route] = field(default_factory=dict)
+    models: Mapping[str, Target | None] = field(default_factory=dict)
+    prepared: tuple[Target, ...] = ()
+    draining: tuple[str, ...] = ()
+
+    def to_doc(self) -> dict[str, Any]:
+        """Plain values for the store."""
+        return asdict(self)
+
+    @classmethod
+    def from_doc(cls, doc: Mapping[str, Any]) -> RouteTable:
+        """Inverse of ``to_doc``."""
+
+        def target(value: Mapping[str, Any] | None) -> Target | None:
+            return None if value is None else Target(**value)
+
+        return cls(
+            version=doc["version"],
+            default_task=doc["default_task"],
+            routes={
+                task: Route(r["model"], target(r["active"]), target(r["fallback"]), r["held"])
+                for task, r in doc["routes"].items()
+            },
+            models={model: target(value) for model, value in doc["models"].items()},
+            prepared=tuple(Target(**value) for value in doc["prepared"]),
+            draining=tuple(doc["draining"]),
+        )
+
+    def targets(self) -> dict[str, Target]:
+        """Every target named anywhere, by application."""
+        found = [t for t in self.models.values() if t]
+        for route in self.routes.values():
+            found += [t for t in (route.active, route.fallback) if t]
+        return {t.app: t for t in (*found, *self.prepared)}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Where one request goes, and why.
+
+    Attributes:
+        task: Task it counts under.
+        target: Generation that serves it.
+        decision: Why that one.
+        fallback: Other generation to try once before the first byte.
+    """
+
+    task: str
+    target: Target
+    decision: Decision
+    fallback: Target | None = None
+
+
+def choose_task(table: RouteTable, model: str, header: str | None, metadata: str | None) -> str:
+    """The task of a request: header, then metadata, then ``auto:<task>``, then the default.
+
+    Raises:
+        NotFound: The named task does not exist; close names are given.
+    """
+    named = model.removeprefix("auto:") if model.startswith("auto:") else None
+    task = header or metadata or named or table.default_task
+    if task not in table.routes:
+        raise NotFound(unknown("task", task, table.routes))
+    return task
+
+
+def choose(table: RouteTable, model: str, task: str) -> Choice:
+    """Where a request of ``task`` for ``model`` goes.
+
+    Args:
+        table: The snapshot.
+        model: ``auto``, ``auto:<task>`` or a model id, which pins.
+        task: From ``choose_task``.
+
+    Raises:
+        NotFound: The pinned model does not exist; close names are given.
+        EngineUnavailable: The model exists but is not loaded.
+    """
+    if model == AUTO or model.startswith("auto:"):
+        route = table.routes[task]
+        if route.active is not None:
+            return Choice(task, route.active, Decision.ACTIVE, route.fallback)
+        if route.fallback is not None:
+            return Choice(task, route.fallback, Decision.FALLBACK)
+        raise EngineUnavailable(f"model {route.model!r} of task {task!r} is not loaded yet", 2.0)
+    if model not in table.models:
+        raise NotFound(unknown("model", model, [*table.models, AUTO]))
+    target = table.models[model]
+    if target is None:
+        raise EngineUnavailable(
+            f"model {model!r} is not loaded; load it with `hotswap models load {model}`", 5.0
+        )
+    return Choice(task, target, Decision.PINNED)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+    """Sentence for a name that does not exist.
+
+    Example:
+        >>> unknown("model", "qwen7", ["qwen-7b", "llama"])
+        "unknown model 'qwen7'; did you mean 'qwen-7b'?"
+    """
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {name!r}; {hint}"
