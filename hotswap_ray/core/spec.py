@@ -6,6 +6,8 @@ the store keeps and what travels to a replica, so there is one definition of a m
 
 from __future__ import annotations
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -71,7 +73,9 @@ class ModelSpec(Strict):
         None, max_length=4096, description="Weights: a path, a hub id, or the server's model name."
     )
     options: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the engine; each engine checks its own."
+        default_factory=dict,
+        repr=False,  # a remote engine's key may be among them
+        description="Options of the engine; each engine checks its own.",
     )
     capabilities: tuple[str, ...] = Field(
         ("chat", "completions"), description="What the model can do, for example tools, json."
@@ -106,6 +110,24 @@ class Check(Strict):
     )
     value: str = Field("", max_length=10_000, description="What is looked for.")
     tolerance: float = Field(0, ge=0, le=1e12, description="Allowed difference, numeric only.")
+
+    @model_validator(mode="after")
+    def _usable(self) -> Check:
+        if self.kind == "regex":
+            try:
+                re.compile(self.value)
+            except re.error as error:
+                raise ValueError(f"value is not a regular expression: {error}") from None
+        if self.kind == "numeric":
+            try:
+                finite = math.isfinite(float(self.value))
+            except ValueError:
+                finite = False
+            if not finite:
+                raise ValueError("value is not a number")
+        if self.kind != "non_empty" and not self.value.strip():
+            raise ValueError(f"{self.kind} needs a value")
+        return self
 
 
 class GoldenPrompt(Strict):

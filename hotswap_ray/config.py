@@ -1,0 +1,349 @@
+"""The YAML file as frozen values: what there is, what is refused, and where.
+
+``load`` reads a file, ``loads`` a text. Both report every problem at once, one a line, as
+``file.yaml:LINE: path: what is wrong``. Models and tasks themselves are in ``core/spec.py``;
+the options of each engine are checked by the engine that is named.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import (
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from hotswap_ray import config_docs, config_yaml
+from hotswap_ray.core.errors import ConfigError, NotFound
+from hotswap_ray.core.spec import ModelSpec, Name, Strict, TaskSpec
+from hotswap_ray.engines.base import load_engine_class
+
+Found = tuple[config_yaml.Path, str]
+
+
+class ServerConfig(Strict):
+    """The HTTP endpoint."""
+
+    host: str = Field(
+        "127.0.0.1", min_length=1, max_length=255, description="Address to listen on."
+    )
+    port: int = Field(8000, ge=1, le=65_535, description="Port to listen on.")
+    ingress_replicas: int = Field(
+        2, ge=1, le=64, description="Processes that take requests; the count never scales."
+    )
+    api_keys: tuple[SecretStr, ...] = Field(
+        (), description="Bearer tokens clients may use; none leaves the data plane open."
+    )
+    admin_token: SecretStr | None = Field(
+        None, description="Bearer token of /admin; none leaves it open to who reaches the port."
+    )
+    max_body_bytes: int = Field(
+        8 * 2**20, ge=1024, le=2**30, description="Largest request body; beyond it 413."
+    )
+    first_byte_timeout_s: float = Field(
+        60, ge=0.05, le=86_400, description="Longest wait for the first byte of an answer."
+    )
+    request_timeout_s: float = Field(
+        600, ge=0.05, le=86_400, description="Longest whole answer, streaming included."
+    )
+    hold_timeout_s: float = Field(
+        120, ge=0, le=3600, description="Longest a request waits while a swap holds its route."
+    )
+    max_held_requests: int = Field(
+        256, ge=0, le=100_000, description="Requests held per ingress replica; beyond it 503."
+    )
+    max_in_flight: int = Field(
+        1000, ge=1, le=100_000, description="Requests at work per ingress replica; beyond it 429."
+    )
+
+    @field_validator("api_keys", "admin_token", mode="before")
+    @classmethod
+    def _empty_is_none(cls, value: Any) -> Any:
+        """An unset ``${TOKEN:-}`` means no token, never a token of length zero."""
+        if isinstance(value, list | tuple):
+            return [item for item in value if item != ""]
+        return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _ordered(self) -> ServerConfig:
+        if self.first_byte_timeout_s > self.request_timeout_s:
+            raise ValueError(
+                f"first_byte_timeout_s {self.first_byte_timeout_s:g} exceeds "
+                f"request_timeout_s {self.request_timeout_s:g}"
+            )
+        return self
+
+
+class SwapConfig(Strict):
+    """How one model replaces another."""
+
+    strategy: Literal["auto", "overlap", "sleep", "drain_first"] = Field(
+        "auto", description="How to make room; auto chooses from measured capacity."
+    )
+    compatibility: Literal["strict", "warn"] = Field(
+        "strict", description="Whether a gap refuses the swap or is only recorded."
+    )
+    bake_s: float = Field(
+        300, ge=0, le=604_800, description="Time the old model stays warm after the switch."
+    )
+    drain_timeout_s: float = Field(
+        600, ge=0.1, le=86_400, description="Longest wait for the old model's last requests."
+    )
+    load_wait_s: float = Field(
+        60, ge=0, le=86_400, description="Longest wait for free resources before refusing."
+    )
+    validation_timeout_s: float = Field(
+        60, ge=0.1, le=3600, description="Time to answer all golden prompts."
+    )
+    ack_timeout_s: float = Field(
+        10, ge=0.1, le=300, description="Longest wait for the ingress to confirm a route table."
+    )
+    concurrent_loads: int = Field(1, ge=1, le=64, description="Models loaded at the same time.")
+    load_nice: int = Field(
+        10, ge=0, le=19, description="Niceness of a process while it loads; 0 is full priority."
+    )
+
+
+class LearningConfig(Strict):
+    """What is kept of each request."""
+
+    flush_s: float = Field(1, ge=0.01, le=60, description="Longest an outcome waits for a batch.")
+    flush_rows: int = Field(
+        500, ge=1, le=100_000, description="Outcomes that fill a batch before its time."
+    )
+    half_life_requests: float = Field(
+        500, ge=1, le=1e9, description="Requests after which evidence counts half."
+    )
+    retention_s: float = Field(
+        30 * 86_400, ge=60, le=10 * 366 * 86_400, description="Age at which outcomes are deleted."
+    )
+    recent_window: int = Field(
+        100, ge=1, le=1000, description="Latest outcomes per task and model kept in memory."
+    )
+
+
+class StoreConfig(Strict):
+    """Where learnings, swaps and routes survive a restart."""
+
+    url: str = Field(
+        "sqlite:///~/.local/state/hotswap_ray/hotswap.sqlite",
+        max_length=4096,
+        repr=False,  # it may hold a password
+        validate_default=True,
+        description="sqlite:///PATH, or postgresql+psycopg://USER:PASSWORD@HOST/NAME.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        scheme, found, rest = url.partition("://")
+        if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+            raise ValueError(
+                "expected sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
+            )
+        path = rest.removeprefix("/")
+        if not scheme.startswith("sqlite") or path in ("", ":memory:"):
+            return url
+        # Actors run in other directories than the caller.
+        return f"{scheme}:///{Path(path).expanduser().absolute()}"
+
+
+class ClusterConfig(Strict):
+    """The Ray cluster to run on."""
+
+    address: str | None = Field(
+        None, max_length=512, description="Ray address, or auto; none starts Ray on this machine."
+    )
+    namespace: Name = Field("hotswap", description="Ray namespace of the actors.")
+    ha_proxy: bool = Field(
+        True, description="Set RAY_SERVE_ENABLE_HA_PROXY=1 when starting Ray: cheaper requests."
+    )
+    throughput_optimized: bool = Field(
+        True, description="Set RAY_SERVE_THROUGHPUT_OPTIMIZED=1 when starting Ray."
+    )
+
+
+class Config(Strict):
+    """One deployment: its models, its tasks and how both are run."""
+
+    models: dict[str, ModelSpec] = Field(min_length=1, description="Models by id.")
+    tasks: dict[str, TaskSpec] = Field(min_length=1, description="Tasks by id.")
+    default_task: Name = Field(
+        "", description="Task of requests that name none; the first task when absent."
+    )
+    server: ServerConfig = Field(default_factory=lambda: ServerConfig())
+    swap: SwapConfig = Field(default_factory=lambda: SwapConfig())
+    learning: LearningConfig = Field(default_factory=lambda: LearningConfig())
+    store: StoreConfig = Field(default_factory=lambda: StoreConfig())
+    cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, data: Any) -> Any:
+        """Give each model and task its key as id, and the first task as default."""
+        if not isinstance(data, Mapping):
+            return data
+        filled = dict(data)
+        for section in ("models", "tasks"):
+            if isinstance(entries := data.get(section), Mapping):
+                filled[section] = {
+                    key: {"id": key, **value} if isinstance(value, Mapping) else value
+                    for key, value in entries.items()
+                }
+        if _mapping(filled.get("tasks")) and not filled.get("default_task"):
+            filled["default_task"] = next(iter(filled["tasks"]))
+        return filled
+
+    @model_validator(mode="after")
+    def _referenced(self) -> Config:
+        found = list(_references(self.model_dump(include={"models", "tasks", "default_task"})))
+        if found:
+            text = "; ".join(f"{config_yaml.dotted(path)}: {text}" for path, text in found)
+            raise PydanticCustomError("references", "{text}", {"text": text})
+        return self
+
+
+def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
+    """Read and check a configuration file.
+
+    Args:
+        path: The YAML file, UTF-8.
+        env: Variables for ``${NAME}``; the process environment when ``None``.
+
+    Returns:
+        The configuration, engine options checked too.
+
+    Raises:
+        ConfigError: The file cannot be read or used; every problem, one a line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or 'cannot be read'}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text") from error
+    return loads(text, name=str(path), env=env)
+
+
+def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = None) -> Config:
+    """As ``load``, from a text; ``name`` stands for the file in messages."""
+    document = config_yaml.parse(text, os.environ if env is None else env)
+    config: Config | None = None
+    if not isinstance(document.data, dict):
+        if not document.problems:
+            document.add((), "expected a mapping that has models: and tasks:")
+    else:
+        for path, text in (*_references(document.data), *_engine_problems(document.data)):
+            document.add(path, text)
+        try:
+            config = Config.model_validate(document.data)
+        except ValidationError as error:
+            known = {problem.where for problem in document.problems}
+            for path, text in _explain(error, Config):
+                if config_yaml.dotted(path) not in known:  # an unset variable is no integer
+                    document.add(path, text)
+    if document.problems or config is None:
+        lines = (problem.render(name) for problem in sorted(set(document.problems)))
+        raise ConfigError("\n".join(lines))
+    return config
+
+
+def check_engines(config: Config) -> None:
+    """Check that every engine exists and takes its options.
+
+    Raises:
+        ConfigError: One line for each unknown engine or refused option.
+    """
+    found = _engine_problems(config.model_dump(include={"models"}))
+    if lines := [f"{config_yaml.dotted(path)}: {text}" for path, text in found]:
+        raise ConfigError("\n".join(lines))
+
+
+def describe_options() -> list[config_docs.Option]:
+    """Every option of the file, in order: path, type, default, bounds, description."""
+    return config_docs.describe(Config)
+
+
+def markdown() -> str:
+    """The options as Markdown tables, one a section: the body of ``docs/configuration.md``."""
+    return config_docs.markdown(describe_options())
+
+
+def _references(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Names that must exist elsewhere in the file; tolerates data that is malformed."""
+    models, tasks = _mapping(data.get("models")), _mapping(data.get("tasks"))
+    for section, entries in (("models", models), ("tasks", tasks)):
+        for key, entry in entries.items():
+            if _mapping(entry).get("id", key) != key:
+                yield (section, key, "id"), f"the key is the id; leave it out or write {key!r}"
+    for key, task in tasks.items():
+        names = {role: _mapping(task).get(role) for role in ("model", "fallback")}
+        for role, name in names.items():
+            if isinstance(name, str) and name not in models:
+                yield ("tasks", key, role), f"no model {name!r}{_hint(name, models)}"
+        if names["fallback"] is not None and names["fallback"] == names["model"]:
+            yield ("tasks", key, "fallback"), "is the task's own model; name another"
+    default = data.get("default_task")
+    if isinstance(default, str) and default and default not in tasks:
+        yield ("default_task",), f"no task {default!r}{_hint(default, tasks)}"
+
+
+def _engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
+    for key, model in _mapping(data.get("models")).items():
+        name, options = _mapping(model).get("engine"), _mapping(model).get("options", {})
+        if not isinstance(name, str) or not isinstance(options, Mapping):
+            continue  # the schema reports it
+        try:
+            engine = load_engine_class(name)
+            engine.Options.model_validate(options)
+        except NotFound as error:
+            yield ("models", key, "engine"), error.message
+        except (ImportError, AttributeError) as error:
+            yield ("models", key, "engine"), f"cannot be imported: {error}"
+        except ValidationError as error:
+            for path, text in _explain(error, engine.Options):
+                yield ("models", key, "options", *path), text
+
+
+def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
+    """Pydantic's findings in our words; values are left out because they may be secret."""
+    for item in error.errors(include_input=False, include_url=False):
+        if item["type"] != "references":  # found before, with their lines
+            yield item["loc"], _sentence(item, root)
+
+
+def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
+    path = item["loc"]
+    match item["type"]:
+        case "extra_forbidden":
+            known = config_docs.known_keys(root, path[:-1])
+            return "unknown key" + (_hint(str(path[-1]), known) or f"; known: {', '.join(known)}")
+        case "missing":
+            return "missing; it is required"
+        case "string_pattern_mismatch":
+            return "a name is 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+        case "dict_type" | "model_type":
+            return "expected a mapping"
+        case "value_error":
+            return item["msg"].removeprefix("Value error, ")
+        case _:
+            return item["msg"].replace("Input should", "should")
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
