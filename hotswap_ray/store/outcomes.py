@@ -1,0 +1,302 @@
+"""The log of outcomes and of the scores that people gave later.
+
+Both take their ids from one counter inside the writing transaction. So an id says in
+which order things became durable, and "everything after the watermark" is exact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import pandas as pd
+from sqlalchemy import Connection, func, select
+
+from hotswap_ray.core.errors import Conflict, NotFound
+from hotswap_ray.core.types import Outcome
+from hotswap_ray.store.database import Database
+from hotswap_ray.store.schema import batches, counters, feedback, names, outcomes
+
+SEQUENCE = "outcomes"
+IMPORTED = "outcomes:imported"
+WATERMARK = "watermark"
+KEPT_BATCHES = 20_000
+PAGE = 5_000
+
+COLUMNS = [
+    "request_id", "task", "model", "generation", "decision", "at_s", "success", "latency_ms",
+    "ttft_ms", "tokens_in", "tokens_out", "memory_bytes", "quality",
+]  # fmt: skip
+
+
+def digest(text: str) -> bytes:
+    """The 16 bytes that stand for a request id, a batch id or an idempotency key."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A quality given to one outcome after the fact."""
+
+    task: str
+    model: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What is stored about one request: who answered, and the score it has, if any."""
+
+    outcome_id: int
+    task: str
+    model: str
+    idempotency: bytes | None = None
+    score: float | None = None
+
+
+class OutcomeLog(Database):
+    """Outcomes and feedback; their one writer is the learning actor."""
+
+    def __init__(self, url: str) -> None:
+        self._ids: dict[str, int] = {}
+        super().__init__(url)
+
+    def add_outcomes(self, batch: Sequence[Outcome], batch_id: str | None = None) -> int:
+        """Append outcomes in their order; the same batch again adds nothing.
+
+        Args:
+            batch: Any number; one transaction.
+            batch_id: Makes a retry recognisable without looking at each row.
+
+        Returns:
+            How many of them the store had not seen. An outcome is known by request,
+            model and generation.
+        """
+        if not batch:
+            return 0
+        with self.transaction() as connection:
+            if batch_id is not None and not self._new_batch(connection, batch_id):
+                return 0
+            first = self._take(connection, SEQUENCE, len(batch))
+            return self._insert_outcomes(connection, batch, range(first, first + len(batch)))
+
+    def _insert_outcomes(
+        self, connection: Connection, batch: Sequence[Outcome], ids: Sequence[int]
+    ) -> int:
+        number = self._number(
+            connection, {n for o in batch for n in (o.task, o.model, str(o.decision))}
+        )
+        rows = [
+            {
+                "id": row_id,
+                "request": digest(o.request_id),
+                "task": number[o.task],
+                "model": number[o.model],
+                "generation": o.generation,
+                "decision": number[str(o.decision)],
+                "at_s": o.at_s,
+                "success": o.success,
+                "latency_ms": o.latency_ms,
+                "ttft_ms": o.ttft_ms,
+                "tokens_in": o.tokens_in,
+                "tokens_out": o.tokens_out,
+                "memory_bytes": o.memory_bytes,
+                "quality": o.quality,
+            }
+            for row_id, o in zip(ids, batch, strict=True)
+        ]
+        statement = self._insert(outcomes).on_conflict_do_nothing(
+            index_elements=["request", "model", "generation"]
+        )
+        return int(connection.execute(statement, rows).rowcount)
+
+    def _new_batch(self, connection: Connection, batch_id: str) -> bool:
+        number = self._take(connection, "batches")
+        statement = self._insert(batches).values(id=number, batch=digest(batch_id))
+        if not connection.execute(statement.on_conflict_do_nothing()).rowcount:
+            return False
+        if number % 1000 == 0:
+            connection.execute(batches.delete().where(batches.c.id <= number - KEPT_BATCHES))
+        return True
+
+    def has_batch(self, batch_id: str) -> bool:
+        """Whether this batch is durable (of the last 20,000 batches)."""
+        query = select(batches.c.id).where(batches.c.batch == digest(batch_id))
+        with self._reading() as connection:
+            return connection.execute(query).scalar() is not None
+
+    def find_request(self, request_id: str) -> Found | None:
+        """The last outcome of a request and its feedback, or ``None`` when unknown."""
+        task, model = names.alias("task"), names.alias("model")
+        query = (
+            select(
+                outcomes.c.id, task.c.name, model.c.name, feedback.c.idempotency, feedback.c.score
+            )
+            .join(task, task.c.id == outcomes.c.task)
+            .join(model, model.c.id == outcomes.c.model)
+            .outerjoin(feedback, feedback.c.outcome_id == outcomes.c.id)
+            .where(outcomes.c.request == digest(request_id))
+            .order_by(func.abs(outcomes.c.id).desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+        return None if row is None else Found(*row)
+
+    def set_quality(
+        self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
+    ) -> tuple[str, str]:
+        """Attach a score to the request's outcome, once.
+
+        Args:
+            request_id: The ``x-request-id`` of the answer.
+            score: In [0, 1].
+            idempotency_key: The same key again changes nothing.
+            comment: Free text of the person; cut at 1,000 characters.
+
+        Returns:
+            Task and model that the score counts for.
+
+        Raises:
+            NotFound: No outcome of this request is stored (yet).
+            Conflict: The request was scored already under another key.
+        """
+        with self.transaction() as connection:
+            found = self.find_request(request_id)
+            if found is None:
+                raise NotFound(f"no outcome of request {request_id!r} is known")
+            key = digest(idempotency_key)
+            if found.idempotency is None:
+                connection.execute(
+                    feedback.insert().values(
+                        id=self._take(connection, SEQUENCE),
+                        outcome_id=found.outcome_id,
+                        idempotency=key,
+                        score=score,
+                        comment=comment and comment.replace("\0", "")[:1000],
+                    )
+                )
+            elif bytes(found.idempotency) != key:
+                raise Conflict(f"request {request_id!r} was scored already")
+            return found.task, found.model
+
+    def outcomes_after(self, after_id: int) -> Iterator[tuple[int, Outcome | Score]]:
+        """Outcomes and scores with a higher id, in the order in which they became durable."""
+        scored = (
+            select(feedback.c.id, feedback.c.score, outcomes.c.task, outcomes.c.model)
+            .join(outcomes, outcomes.c.id == feedback.c.outcome_id)
+            .order_by(feedback.c.id)
+        )
+        low, high = after_id, self.last_outcome_id()
+        while low < high:
+            upto = min(high, low + PAGE)
+            with self._reading() as connection:
+                name = self._names(connection)
+                page: list[tuple[int, Outcome | Score]] = [
+                    (row.id, _outcome(row, name))
+                    for row in connection.execute(
+                        select(outcomes).where(outcomes.c.id > low, outcomes.c.id <= upto)
+                    )
+                ]
+                for row in connection.execute(
+                    scored.where(feedback.c.id > low, feedback.c.id <= upto)
+                ):
+                    page.append((row.id, Score(name[row.task], name[row.model], row.score)))
+            yield from sorted(page, key=lambda item: item[0])
+            low = upto
+
+    def outcomes_frame(
+        self,
+        task: str | None = None,
+        model: str | None = None,
+        since_s: float | None = None,
+        limit: int = 10_000,
+    ) -> pd.DataFrame:
+        """The newest outcomes as a DataFrame, in order of arrival.
+
+        ``quality`` is the person's score where there is one, else the checker's; missing
+        stays missing. ``request_id`` is a digest in hex: the store does not keep the text.
+        """
+        query = (
+            select(outcomes, feedback.c.score)
+            .outerjoin(feedback, feedback.c.outcome_id == outcomes.c.id)
+            .order_by(outcomes.c.at_s.desc(), outcomes.c.id.desc())
+            .limit(limit)
+        )
+        with self._reading() as connection:
+            name = self._names(connection)
+            number = {text: key for key, text in name.items()}
+            for column, value in ((outcomes.c.task, task), (outcomes.c.model, model)):
+                if value is not None:
+                    query = query.where(column == number.get(value, -1))
+            if since_s is not None:
+                query = query.where(outcomes.c.at_s >= since_s)
+            found = connection.execute(query).all()
+        frame = pd.DataFrame([_values(row, name) for row in reversed(found)], columns=COLUMNS)
+        scores = pd.Series([row.score for row in reversed(found)], dtype="float64")
+        frame["quality"] = scores.fillna(frame["quality"].astype("float64"))
+        return frame
+
+    def prune(self, older_than_s: float) -> int:
+        """Delete outcomes that arrived before this Unix time and are in saved evidence.
+
+        Returns:
+            How many outcomes were deleted. Evidence is not changed.
+        """
+        with self.transaction() as connection:
+            mark = self._counter(connection, WATERMARK)
+            old = select(outcomes.c.id).where(outcomes.c.at_s < older_than_s, outcomes.c.id <= mark)
+            connection.execute(
+                feedback.delete().where(feedback.c.outcome_id.in_(old), feedback.c.id <= mark)
+            )
+            # A score that is not folded in yet needs its outcome to know task and model.
+            kept = select(feedback.c.outcome_id)
+            return int(
+                connection.execute(
+                    outcomes.delete().where(outcomes.c.id.in_(old), outcomes.c.id.not_in(kept))
+                ).rowcount
+            )
+
+    def _number(self, connection: Connection, wanted: set[str]) -> dict[str, int]:
+        missing = sorted(wanted - self._ids.keys())
+        if missing:
+            statement = self._insert(names).on_conflict_do_nothing(index_elements=["name"])
+            connection.execute(statement, [{"name": name} for name in missing])
+            query = select(names.c.name, names.c.id).where(names.c.name.in_(missing))
+            self._ids.update({row[0]: row[1] for row in connection.execute(query)})
+        return self._ids
+
+    def _names(self, connection: Connection) -> dict[int, str]:
+        return {row[0]: row[1] for row in connection.execute(select(names.c.id, names.c.name))}
+
+    def _rolled_back(self) -> None:
+        self._ids.clear()
+
+    def set_watermark(self, value: int) -> None:
+        """Say that saved evidence holds everything up to this id."""
+        with self.transaction() as connection:
+            self._upsert(connection, counters, name=WATERMARK, value=value)
+
+    def watermark(self) -> int:
+        """Highest id that saved evidence holds."""
+        with self._reading() as connection:
+            return self._counter(connection, WATERMARK)
+
+    def last_outcome_id(self) -> int:
+        """Highest id given to an outcome or a score so far."""
+        with self._reading() as connection:
+            return self._counter(connection, SEQUENCE)
+
+
+def _values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
+    return (
+        bytes(row.request).hex(), name[row.task], name[row.model], row.generation,
+        name[row.decision], row.at_s, row.success, row.latency_ms, row.ttft_ms,
+        row.tokens_in, row.tokens_out, row.memory_bytes, row.quality,
+    )  # fmt: skip
+
+
+def _outcome(row: Any, name: dict[int, str]) -> Outcome:
+    return Outcome(*_values(row, name))

@@ -1,0 +1,28 @@
+"""The one object that the rest of the package calls the store."""
+
+from __future__ import annotations
+
+from hotswap_ray.store.control import ControlTables
+from hotswap_ray.store.learning import LearningTables
+
+
+class Store(ControlTables, LearningTables):
+    """Everything durable, behind one URL; blocking, so actors call it in a thread.
+
+    Opening brings the schema to the newest revision. Several processes may open one store.
+    Each method is one transaction; ``transaction()`` joins several. A returned write
+    survives ``kill -9`` and a power cut.
+
+    Args:
+        url: ``sqlite:///path/file.db`` (default of the product, one machine) or
+            ``postgresql+psycopg://user@host/database`` (a cluster).
+
+    Raises:
+        StoreError: The database refused; the sentence says why. All methods may raise it.
+
+    Example:
+        >>> store = Store("sqlite://")
+        >>> store.next_generation("qwen-7b"), store.next_generation("qwen-7b")
+        (1, 2)
+        >>> store.close()
+    """
