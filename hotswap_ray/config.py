@@ -26,7 +26,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from hotswap_ray import config_docs, config_yaml
 from hotswap_ray.core.errors import ConfigError, NotFound
 from hotswap_ray.core.spec import ModelSpec, Name, Strict, TaskSpec
-from hotswap_ray.engines.base import load_engine_class
+from hotswap_ray.engines.base import BUILT_IN, load_engine_class
 
 Found = tuple[config_yaml.Path, str]
 
@@ -238,20 +238,20 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
 def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = None) -> Config:
     """As ``load``, from a text; ``name`` stands for the file in messages."""
     document = config_yaml.parse(text, os.environ if env is None else env)
-    config: Config | None = None
-    if not isinstance(document.data, dict):
+    data, config = document.data, None
+    if not isinstance(data, dict):
         if not document.problems:
             document.add((), "expected a mapping that has models: and tasks:")
     else:
-        for path, text in (*_references(document.data), *_engine_problems(document.data)):
-            document.add(path, text)
+        for path, sentence in (*_references(data), *_engine_problems(data)):
+            document.add(path, sentence)
         try:
-            config = Config.model_validate(document.data)
+            config = Config.model_validate(data)
         except ValidationError as error:
             known = {problem.where for problem in document.problems}
-            for path, text in _explain(error, Config):
+            for path, sentence in _explain(error, Config):
                 if config_yaml.dotted(path) not in known:  # an unset variable is no integer
-                    document.add(path, text)
+                    document.add(path, sentence)
     if document.problems or config is None:
         lines = (problem.render(name) for problem in sorted(set(document.problems)))
         raise ConfigError("\n".join(lines))
@@ -274,9 +274,21 @@ def describe_options() -> list[config_docs.Option]:
     return config_docs.describe(Config)
 
 
+def describe_engines() -> dict[str, list[config_docs.Option]]:
+    """What ``models.<id>.options`` may hold for each built-in engine."""
+    return {
+        name: config_docs.describe(load_engine_class(name).Options, "models.<id>.options.")
+        for name in BUILT_IN
+    }
+
+
 def markdown() -> str:
-    """The options as Markdown tables, one a section: the body of ``docs/configuration.md``."""
-    return config_docs.markdown(describe_options())
+    """All options as Markdown tables: the body of ``docs/configuration.md``."""
+    engines = (
+        config_docs.table(f"Options of the engine `{name}`", "", options)
+        for name, options in describe_engines().items()
+    )
+    return "\n\n".join([*config_docs.tables(describe_options()), *engines]) + "\n"
 
 
 def _references(data: Mapping[str, Any]) -> Iterator[Found]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import groupby
 from types import NoneType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
 
@@ -93,21 +94,24 @@ def known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     return sorted(model.model_fields)
 
 
-def markdown(options: Sequence[Option]) -> str:
-    """Tables of options, one for each top-level key that has several."""
-    sections: dict[str, list[Option]] = {}
-    for option in options:
-        sections.setdefault(option.path.partition(".")[0], []).append(option)
-    parts = []
-    for name, rows in sections.items():
-        lines = [f"## `{name}`", "", rows[0].description, ""]
-        lines += ["| option | takes | default | range | meaning |", "|---|---|---|---|---|"]
-        lines += [
-            f"| `{row.path}` | {row.type} | `{row.default}` | {row.bounds} | {row.description} |"
-            for row in (rows[1:] or rows)
-        ]
-        parts.append("\n".join(lines))
-    return "\n\n".join(parts) + "\n"
+def tables(options: Sequence[Option]) -> Iterator[str]:
+    """One Markdown table for each top-level key, in the order of the file."""
+    for name, group in groupby(options, key=lambda option: option.path.partition(".")[0]):
+        first, *rest = group
+        yield table(f"`{name}`", first.description if rest else "", rest or [first])
+
+
+def table(title: str, text: str, options: Sequence[Option]) -> str:
+    """A Markdown heading, a sentence and a table of ``options``."""
+    lines = [f"## {title}", ""]
+    if text:
+        lines += [text, ""]
+    lines += ["| option | takes | default | range | meaning |", "|---|---|---|---|---|"]
+    lines += [
+        f"| `{row.path}` | {row.type} | `{row.default}` | {row.bounds} | {row.description} |"
+        for row in options
+    ]
+    return "\n".join(lines)
 
 
 def _strip(annotation: Any) -> Any:
