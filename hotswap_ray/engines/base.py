@@ -130,8 +130,10 @@ def parse_options(engine: type[Engine], spec: ModelSpec) -> Any:
             text = item["msg"]
             if item["type"] == "extra_forbidden":
                 close = difflib.get_close_matches(where, known, n=1)
-                text = f"unknown option; did you mean {close[0]!r}?" if close else (
-                    f"unknown option; known: {', '.join(known)}"
+                text = (
+                    f"unknown option; did you mean {close[0]!r}?"
+                    if close
+                    else (f"unknown option; known: {', '.join(known)}")
                 )
             lines.append(f"models.{spec.id}.options.{where}: {text}")
         raise ConfigError("\n".join(lines)) from None
