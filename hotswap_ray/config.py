@@ -7,28 +7,20 @@ the options of each engine are checked by the engine that is named.
 
 from __future__ import annotations
 
-import difflib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from hotswap_ray import config_docs, config_yaml
-from hotswap_ray.core.errors import ConfigError, NotFound
+from hotswap_ray.config_checks import engine_problems, explain, mapping, references
+from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.spec import ModelSpec, Name, Strict, TaskSpec
 from hotswap_ray.engines.base import BUILT_IN, load_engine_class
-
-Found = tuple[config_yaml.Path, str]
 
 
 class ServerConfig(Strict):
@@ -200,14 +192,14 @@ class Config(Strict):
                     key: {"id": key, **value} if isinstance(value, Mapping) else value
                     for key, value in entries.items()
                 }
-        if _mapping(filled.get("tasks")) and not filled.get("default_task"):
+        if mapping(filled.get("tasks")) and not filled.get("default_task"):
             filled["default_task"] = next(iter(filled["tasks"]))
         return filled
 
     @model_validator(mode="after")
     def _referenced(self) -> Config:
-        found = list(_references(self.model_dump(include={"models", "tasks", "default_task"})))
-        if found:
+        data = self.model_dump(include={"models", "tasks", "default_task"})
+        if found := list(references(data)):
             text = "; ".join(f"{config_yaml.dotted(path)}: {text}" for path, text in found)
             raise PydanticCustomError("references", "{text}", {"text": text})
         return self
@@ -243,13 +235,13 @@ def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = 
         if not document.problems:
             document.add((), "expected a mapping that has models: and tasks:")
     else:
-        for path, sentence in (*_references(data), *_engine_problems(data)):
+        for path, sentence in chain(references(data), engine_problems(data)):
             document.add(path, sentence)
         try:
             config = Config.model_validate(data)
         except ValidationError as error:
             known = {problem.where for problem in document.problems}
-            for path, sentence in _explain(error, Config):
+            for path, sentence in explain(error, Config):
                 if config_yaml.dotted(path) not in known:  # an unset variable is no integer
                     document.add(path, sentence)
     if document.problems or config is None:
@@ -264,7 +256,7 @@ def check_engines(config: Config) -> None:
     Raises:
         ConfigError: One line for each unknown engine or refused option.
     """
-    found = _engine_problems(config.model_dump(include={"models"}))
+    found = engine_problems(config.model_dump(include={"models"}))
     if lines := [f"{config_yaml.dotted(path)}: {text}" for path, text in found]:
         raise ConfigError("\n".join(lines))
 
@@ -289,73 +281,3 @@ def markdown() -> str:
         for name, options in describe_engines().items()
     )
     return "\n\n".join([*config_docs.tables(describe_options()), *engines]) + "\n"
-
-
-def _references(data: Mapping[str, Any]) -> Iterator[Found]:
-    """Names that must exist elsewhere in the file; tolerates data that is malformed."""
-    models, tasks = _mapping(data.get("models")), _mapping(data.get("tasks"))
-    for section, entries in (("models", models), ("tasks", tasks)):
-        for key, entry in entries.items():
-            if _mapping(entry).get("id", key) != key:
-                yield (section, key, "id"), f"the key is the id; leave it out or write {key!r}"
-    for key, task in tasks.items():
-        names = {role: _mapping(task).get(role) for role in ("model", "fallback")}
-        for role, name in names.items():
-            if isinstance(name, str) and name not in models:
-                yield ("tasks", key, role), f"no model {name!r}{_hint(name, models)}"
-        if names["fallback"] is not None and names["fallback"] == names["model"]:
-            yield ("tasks", key, "fallback"), "is the task's own model; name another"
-    default = data.get("default_task")
-    if isinstance(default, str) and default and default not in tasks:
-        yield ("default_task",), f"no task {default!r}{_hint(default, tasks)}"
-
-
-def _engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
-    for key, model in _mapping(data.get("models")).items():
-        name, options = _mapping(model).get("engine"), _mapping(model).get("options", {})
-        if not isinstance(name, str) or not isinstance(options, Mapping):
-            continue  # the schema reports it
-        try:
-            engine = load_engine_class(name)
-            engine.Options.model_validate(options)
-        except NotFound as error:
-            yield ("models", key, "engine"), error.message
-        except (ImportError, AttributeError) as error:
-            yield ("models", key, "engine"), f"cannot be imported: {error}"
-        except ValidationError as error:
-            for path, text in _explain(error, engine.Options):
-                yield ("models", key, "options", *path), text
-
-
-def _explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
-    """Pydantic's findings in our words; values are left out because they may be secret."""
-    for item in error.errors(include_input=False, include_url=False):
-        if item["type"] != "references":  # found before, with their lines
-            yield item["loc"], _sentence(item, root)
-
-
-def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
-    path = item["loc"]
-    match item["type"]:
-        case "extra_forbidden":
-            known = config_docs.known_keys(root, path[:-1])
-            return "unknown key" + (_hint(str(path[-1]), known) or f"; known: {', '.join(known)}")
-        case "missing":
-            return "missing; it is required"
-        case "string_pattern_mismatch":
-            return "a name is 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
-        case "dict_type" | "model_type":
-            return "expected a mapping"
-        case "value_error":
-            return item["msg"].removeprefix("Value error, ")
-        case _:
-            return item["msg"].replace("Input should", "should")
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

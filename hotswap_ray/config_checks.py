@@ -1,0 +1,95 @@
+"""What is wrong with a configuration, in one sentence each.
+
+These checks read plain data, before it is validated and even when it is malformed, so that
+one run reports everything: names that must exist, engine options, and what pydantic found.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from hotswap_ray import config_docs, config_yaml
+from hotswap_ray.core.errors import NotFound
+from hotswap_ray.core.spec import NAME_PATTERN
+from hotswap_ray.engines.base import load_engine_class
+
+Found = tuple[config_yaml.Path, str]
+
+
+def references(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Names that must exist elsewhere in the file; tolerates data that is malformed."""
+    models, tasks = mapping(data.get("models")), mapping(data.get("tasks"))
+    for section, entries in (("models", models), ("tasks", tasks)):
+        for key, entry in entries.items():
+            if mapping(entry).get("id", key) != key:
+                yield (section, key, "id"), f"the key is the id; leave it out or write {key!r}"
+    if "auto" in models:
+        yield ("models", "auto"), "in requests, auto means that the arbiter chooses; rename it"
+    for key, task in tasks.items():
+        names = {role: mapping(task).get(role) for role in ("model", "fallback")}
+        for role, name in names.items():
+            if isinstance(name, str) and name not in models:
+                yield ("tasks", key, role), f"no model {name!r}{_hint(name, models)}"
+        if names["fallback"] is not None and names["fallback"] == names["model"]:
+            yield ("tasks", key, "fallback"), "is the task's own model; name another"
+    default = data.get("default_task")
+    if isinstance(default, str) and default and default not in tasks:
+        yield ("default_task",), f"no task {default!r}{_hint(default, tasks)}"
+
+
+def engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Engines that do not exist and options that they refuse."""
+    for key, model in mapping(data.get("models")).items():
+        name, options = mapping(model).get("engine"), mapping(model).get("options", {})
+        if not isinstance(name, str) or not isinstance(options, Mapping):
+            continue  # the schema reports it
+        try:
+            engine = load_engine_class(name)
+            engine.Options.model_validate(options)
+        except NotFound as error:
+            yield ("models", key, "engine"), error.message
+        except (ImportError, AttributeError) as error:
+            yield ("models", key, "engine"), f"cannot be imported: {error}"
+        except ValidationError as error:
+            for path, text in explain(error, engine.Options):
+                yield ("models", key, "options", *path), text
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
+    """Pydantic's findings in our words; values are left out because they may be secret."""
+    for item in error.errors(include_input=False, include_url=False):
+        if item["type"] != "references":  # found before, with their lines
+            yield item["loc"], _sentence(item, root)
+
+
+def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
+    path = item["loc"]
+    match item["type"]:
+        case "extra_forbidden":
+            known = config_docs.known_keys(root, path[:-1])
+            return "unknown key" + (_hint(str(path[-1]), known) or f"; known: {', '.join(known)}")
+        case "missing":
+            return "missing; it is required"
+        case "string_pattern_mismatch" if item["ctx"]["pattern"] == NAME_PATTERN:
+            return "a name is 1 to 63 letters, digits, '.', '_' and '-', a letter or digit first"
+        case "dict_type" | "model_type":
+            return "expected a mapping"
+        case "value_error":
+            return item["msg"].removeprefix("Value error, ")
+        case _:
+            return item["msg"].replace("Input should", "should")
+
+
+def _hint(name: str, known: Collection[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """``value`` if it is a mapping, else an empty one."""
+    return value if isinstance(value, Mapping) else {}
