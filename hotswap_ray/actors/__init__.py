@@ -1,0 +1,1 @@
+"""The shell: actors and replicas; the only package besides ``app`` that talks to Ray."""

@@ -1,0 +1,1 @@
+"""Pure decisions: no Ray, no I/O, no clock, no global randomness."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
@@ -115,6 +115,68 @@ class RouteTable:
         for route in self.routes.values():
             found += [t for t in (route.active, route.fallback) if t]
         return {t.app: t for t in (*found, *self.prepared)}
+
+
+def with_model(
+    table: RouteTable, model: str, target: Target | None, fallbacks: Mapping[str, str | None]
+) -> RouteTable:
+    """The table after ``model`` was loaded (or, with ``None``, before it is taken away).
+
+    Args:
+        table: Current table.
+        model: Model id.
+        target: Its loaded generation, if any.
+        fallbacks: Fallback model id per task.
+    """
+    models = {**table.models, model: target}
+    routes = {}
+    for task, route in table.routes.items():
+        active = target if route.model == model else route.active
+        name = fallbacks.get(task)
+        fallback = models.get(name) if name and name != route.model else None
+        routes[task] = replace(route, active=active, fallback=fallback)
+    known = {t.app for t in models.values() if t}
+    return replace(
+        table,
+        models=models,
+        routes=routes,
+        prepared=tuple(t for t in table.prepared if t.app in known),
+        draining=tuple(app for app in table.draining if app in known),
+    )
+
+
+def with_route(
+    table: RouteTable, task: str, target: Target, fallbacks: Mapping[str, str | None]
+) -> RouteTable:
+    """The table after ``task`` was switched to ``target``; the model it leaves drains.
+
+    Example:
+        >>> a, b = Target("a", 1, 4), Target("b", 1, 4)
+        >>> table = RouteTable(routes={"t": Route("a", a)}, models={"a": a, "b": b})
+        >>> table = with_route(table, "t", b, {})
+        >>> table.routes["t"].model, table.draining
+        ('b', ('m-a-g1',))
+    """
+    old = table.routes[task].active
+    name = fallbacks.get(task)
+    fallback = table.models.get(name) if name and name != target.model else None
+    draining = {*table.draining, *([old.app] if old else [])} - {target.app}
+    return replace(
+        table,
+        routes={**table.routes, task: Route(target.model, target, fallback)},
+        draining=tuple(sorted(draining)),
+    )
+
+
+def with_hold(table: RouteTable, task: str, held: bool) -> RouteTable:
+    """The table with the route of ``task`` held or released; its model drains meanwhile."""
+    route = table.routes[task]
+    draining = set(table.draining) | ({route.active.app} if held and route.active else set())
+    return replace(
+        table,
+        routes={**table.routes, task: replace(route, held=held)},
+        draining=tuple(sorted(draining)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

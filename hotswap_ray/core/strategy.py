@@ -19,16 +19,14 @@ class Room:
     Attributes:
         cpus: CPUs, free or needed.
         gpus: GPUs, free or needed.
-        memory_bytes: Host memory, free or needed; 0 needed means not known.
-        gpu_memory_bytes: Memory of the card; 0 needed means not known.
-        accelerator_type: Ray accelerator type, needed only.
+        memory_bytes: Memory, free or needed; 0 needed means not known.
+        accelerator_types: Ray accelerator types, present or needed.
     """
 
     cpus: float = 0
     gpus: float = 0
     memory_bytes: int = 0
-    gpu_memory_bytes: int = 0
-    accelerator_type: str | None = None
+    accelerator_types: frozenset[str] = frozenset()
 
     def lacks(self, need: Room) -> list[str]:
         """What is missing for ``need``, in words; empty if it fits.
@@ -47,11 +45,9 @@ class Room:
                 f"memory: {need.memory_bytes / 2**20:.0f} MiB needed, "
                 f"{self.memory_bytes / 2**20:.0f} MiB free"
             )
-        if need.gpu_memory_bytes > self.gpu_memory_bytes:
-            missing.append(
-                f"GPU memory: {need.gpu_memory_bytes / 2**20:.0f} MiB needed, "
-                f"{self.gpu_memory_bytes / 2**20:.0f} MiB free"
-            )
+        for kind in sorted(need.accelerator_types - self.accelerator_types):
+            have = ", ".join(sorted(self.accelerator_types)) or "none"
+            missing.append(f"accelerator: {kind} needed, {have} free")
         return missing
 
     def plus(self, other: Room) -> Room:
@@ -60,7 +56,7 @@ class Room:
             self.cpus + other.cpus,
             self.gpus + other.gpus,
             self.memory_bytes + other.memory_bytes,
-            self.gpu_memory_bytes + other.gpu_memory_bytes,
+            self.accelerator_types | other.accelerator_types,
         )
 
 
@@ -104,7 +100,7 @@ def choose_strategy(
     if old_is_shared:
         return None, f"{why}, and the old model also serves another task"
     # A sleeping engine gives back memory, not the CPUs and GPUs that Ray reserved for it.
-    asleep = free.plus(Room(0, 0, old.memory_bytes, old.gpu_memory_bytes))
+    asleep = free.plus(Room(memory_bytes=old.memory_bytes))
     if wanted == "sleep" and not old_can_sleep:
         return None, "sleep was asked for but the old model's engine cannot sleep"
     if wanted in ("auto", "sleep") and old_can_sleep and not asleep.lacks(need):

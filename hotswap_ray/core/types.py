@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
+from hotswap_ray.core.spec import Preferences
+
 Endpoint = Literal["chat/completions", "completions"]
 
 
@@ -61,3 +63,26 @@ class Outcome:
     tokens_out: int = 0
     memory_bytes: int = 0
     quality: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a caller asks of the model that will serve; what it leaves out is filled in.
+
+    Attributes:
+        task_type: Task id.
+        required_capabilities: Capabilities the model must have.
+        quality_threshold: Least quality in [0, 1]; ``None`` when not stated.
+        max_latency_ms: Longest acceptable answer time; ``None`` when not stated.
+        max_memory_bytes: Most memory one replica may use; ``None`` when not stated.
+        available_hardware: Hardware the model may run on; empty when not stated.
+        preferences: Relative weights of what is good; ``None`` when not stated.
+    """
+
+    task_type: str
+    required_capabilities: tuple[str, ...] = ()
+    quality_threshold: float | None = None
+    max_latency_ms: float | None = None
+    max_memory_bytes: int | None = None
+    available_hardware: tuple[Literal["cpu", "gpu"], ...] = ()
+    preferences: Preferences | None = None

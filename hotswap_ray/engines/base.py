@@ -43,6 +43,11 @@ class Engine(Protocol):
         """Ray Serve options (actor options, placement group) that ``spec`` asks for."""
         ...
 
+    @classmethod
+    def can_sleep(cls, spec: ModelSpec) -> bool:
+        """Whether ``sleep`` gives memory back for this model."""
+        ...
+
     async def start(self) -> None:
         """Load the weights. Raises ``EngineLoadFailed`` with the reason."""
         ...

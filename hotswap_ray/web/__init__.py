@@ -1,0 +1,1 @@
+"""HTTP: the OpenAI data plane and the admin control plane."""
