@@ -13,20 +13,435 @@ from __future__ import annotations
 import asyncio
 import difflib
 import logging
-import math
 import re
-from collections import OrderedDict, deque
+import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
-from itertools import count
+from dataclasses import replace
 from typing import Any
+from uuid import uuid4
 
-from hotswap_ray.actors.learning_log import Batch, LearningLog, Score
-from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound
-from hotswap_ray.core.evidence import HALF_LIFE, Evidence, group, problem
+from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog, Score
+from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from hotswap_ray.core.evidence import HALF_LIFE, Cell, Evidence, group, problem
 from hotswap_ray.core.learnings import Complexity, TaskKnowledge, TransferRecord, transfer
 from hotswap_ray.core.recent import RecentLatencies
 from hotswap_ray.core.spec import Preferences, TaskSpec
 from hotswap_ray.core.types import Criteria, Outcome
 from hotswap_ray.store import Store
+from hotswap_ray.store.outcomes import digest
+
+NO_MODEL = ""
+MAX_WAITING_FEEDBACK = 10_000
+TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+log = logging.getLogger(__name__)
+
+
+class LearningActor:
+    """The one writer of learnings; rebuilt from the store when it starts.
+
+    Args:
+        store: Durable state.
+        tasks: What the configuration states.
+        clock: Unix seconds; may go backwards.
+        flush_s: Longest a call waits for others to share its commit.
+        flush_rows: Rows that end that wait early.
+        buffer_rows: Bound on rows in memory while the store refuses.
+        checkpoint_rows: Rows between two saves of evidence; bounds the replay at start.
+        half_life: Observations after which an old one counts half.
+        retention_s: Age at which outcomes are deleted; their evidence stays.
+        feedback_wait_s: Longest a feedback waits for its outcome to arrive.
+        recent_size: Answers kept for ``latency_p99``.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        tasks: Sequence[TaskSpec] = (),
+        clock: Callable[[], float] = time.time,
+        *,
+        flush_s: float = 0.1,
+        flush_rows: int = 5_000,
+        buffer_rows: int = 200_000,
+        checkpoint_rows: int = 20_000,
+        half_life: float = HALF_LIFE,
+        retention_s: float = 30 * 86_400,
+        feedback_wait_s: float = 5.0,
+        recent_size: int = 100_000,
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._half_life = half_life
+        self._feedback_wait_s = feedback_wait_s
+        self._recent = RecentLatencies(recent_size)
+        self._dirty: set[Cell] = set()
+        self._scoring: dict[str, asyncio.Event] = {}
+        self._arrivals: dict[str, asyncio.Event] = {}
+        self._invalid = 0
+        self._log = LearningLog(
+            store,
+            self._snapshot,
+            flush_s,
+            flush_rows,
+            buffer_rows,
+            checkpoint_rows,
+            lambda: clock() - retention_s,
+        )
+        self._cells = store.current_evidence(half_life)
+        # What replay added to the saved cells is not saved yet.
+        self._dirty.update(self._cells)
+        self._knowledge = _load_knowledge(store)
+        self._configure(tasks)
+
+    async def configure(self, tasks: Sequence[TaskSpec]) -> None:
+        """Take over requirements and preferences of a changed configuration."""
+        self._configure(tasks)
+
+    def _configure(self, tasks: Sequence[TaskSpec]) -> None:
+        for spec in tasks:
+            known = self._knowledge.get(spec.id) or TaskKnowledge(spec.id)
+            self._knowledge[spec.id] = known.configured(spec)
+
+    async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
+        """Learn from outcomes; returns when they are durable.
+
+        Args:
+            batch: In the order in which they ended. Impossible values are left out and
+                counted, the rest is kept.
+            batch_id: The same id again, also after a restart, changes nothing.
+
+        Returns:
+            Outcomes taken in; 0 when the batch was known already.
+
+        Raises:
+            StoreError: The store refuses. Send the batch again under the same id.
+        """
+        if self._log.is_durable(batch_id):
+            return 0
+        entry = next(
+            (e for e in self._log.entries if isinstance(e, Batch) and e.batch_id == batch_id), None
+        )
+        if entry is None:
+            good = [outcome for outcome in batch if self._is_possible(outcome)]
+            if not good:
+                return 0
+            entry = Batch(batch_id, good)
+            self._log.put(entry)
+            self._fold(good)
+        await self._log.durable(entry)
+        return len(entry.outcomes)
+
+    def _is_possible(self, outcome: Outcome) -> bool:
+        reason = problem(outcome)
+        if reason is None:
+            return True
+        self._invalid += 1
+        log.warning("outcome of %s left out: %s", outcome.model, reason)
+        return False
+
+    def _fold(self, batch: Sequence[Outcome]) -> None:
+        for key, outcomes in group(batch).items():
+            self._cell(key).extend(outcomes)
+        self._recent.extend(batch)
+        if self._arrivals:
+            for outcome in batch:
+                if arrival := self._arrivals.get(outcome.request_id):
+                    arrival.set()
+
+    def _cell(self, key: Cell) -> Evidence:
+        self._dirty.add(key)
+        cell = self._cells.get(key)
+        if cell is None:
+            cell = self._cells[key] = Evidence(*key, self._half_life)
+            self._knowledge.setdefault(key[0], TaskKnowledge(key[0]))
+        return cell
+
+    def _snapshot(self) -> Checkpoint:
+        dirty, self._dirty = self._dirty, set()
+        tasks = {task for task, _ in dirty}
+        for task in tasks:
+            self._refresh(task)
+        return Checkpoint(
+            evidence=[self._cells[key].to_doc() for key in dirty],
+            knowledge=[self._knowledge[task].to_doc() for task in tasks],
+            undo=lambda: self._dirty.update(dirty),
+        )
+
+    def _of_task(self, task: str) -> list[Evidence]:
+        return [cell for (name, _), cell in self._cells.items() if name == task]
+
+    def _known(self, task: str) -> TaskKnowledge:
+        known = self._knowledge.get(task)
+        if known is None:
+            close = difflib.get_close_matches(task, self._knowledge, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise NotFound(f"unknown task {task!r}{hint}")
+        return known
+
+    def _refresh(self, task: str) -> TaskKnowledge:
+        known = self._known(task).observe(self._of_task(task), self._clock())
+        self._knowledge[task] = known
+        return known
+
+    async def feedback(
+        self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
+    ) -> dict[str, Any]:
+        """Attach a quality to an answer; returns when it is durable.
+
+        A score that is earlier than its outcome waits for it, up to ``feedback_wait_s``.
+
+        Args:
+            request_id: The ``x-request-id`` of the answer.
+            score: In [0, 1].
+            idempotency_key: The same key again changes nothing.
+            comment: Free text.
+
+        Returns:
+            ``request_id``, and the ``task`` and ``model`` the score counts for.
+
+        Raises:
+            InvalidRequest: The score is not a number in [0, 1].
+            NotFound: No such request is known.
+            Conflict: It was scored already under another key.
+            Overloaded: Too many scores wait.
+            StoreError: The store refuses; the score is kept and tried again.
+        """
+        if not 0 <= score <= 1:
+            raise InvalidRequest(f"score is {score}; it must be in [0, 1]")
+        if len(self._scoring) >= MAX_WAITING_FEEDBACK:
+            raise Overloaded("too much feedback at once", 1.0)
+        while other := self._scoring.get(request_id):
+            await other.wait()
+        done = self._scoring[request_id] = asyncio.Event()
+        try:
+            key = await self._score(Score(request_id, score, idempotency_key, comment))
+        finally:
+            del self._scoring[request_id]
+            done.set()
+        return {"request_id": request_id, "task": key[0], "model": key[1]}
+
+    async def _score(self, entry: Score) -> Cell:
+        cell, earlier = await self._find(entry.request_id)
+        if earlier is not None and earlier != digest(entry.idempotency_key):
+            raise Conflict(f"request {entry.request_id!r} was scored already")
+        waiting = (e for e in self._log.entries if isinstance(e, Score))
+        same = next((e for e in waiting if e.request_id == entry.request_id), None)
+        if earlier is None and same is None:
+            self._log.put(entry)
+            self._cell(cell).score((entry.score,))
+            same = entry
+        if same is not None:
+            await self._log.durable(same)
+        return cell
+
+    async def _find(self, request_id: str) -> tuple[Cell, bytes | None]:
+        """Who answered, and the key of an earlier score. Waits for a late outcome."""
+        arrival = self._arrivals.setdefault(request_id, asyncio.Event())
+        try:
+            async with asyncio.timeout(self._feedback_wait_s):
+                while True:
+                    if found := self._waiting(request_id):
+                        return found
+                    stored = await asyncio.to_thread(self._store.find_request, request_id)
+                    if stored is not None:
+                        return (stored.task, stored.model), stored.idempotency
+                    await arrival.wait()
+                    arrival.clear()
+        except TimeoutError:
+            raise NotFound(f"no outcome of request {request_id!r} is known") from None
+        finally:
+            self._arrivals.pop(request_id, None)
+
+    def _waiting(self, request_id: str) -> tuple[Cell, bytes | None] | None:
+        """The same of what is not durable yet."""
+        cell: Cell | None = None
+        key = None
+        for entry in self._log.entries:
+            if isinstance(entry, Score) and entry.request_id == request_id:
+                key = digest(entry.idempotency_key)
+            elif isinstance(entry, Batch):
+                for outcome in entry.outcomes:
+                    if outcome.request_id == request_id:
+                        cell = outcome.task, outcome.model
+        return None if cell is None else (cell, key)
+
+    async def record_task_performance(
+        self,
+        task: str,
+        latency_ms: float,
+        quality: float | None,
+        memory_bytes: int,
+        success: bool,
+    ) -> None:
+        """Learn about a task from work that no model of ours did.
+
+        Args:
+            task: Task id; a new one is made.
+            latency_ms: Time it took.
+            quality: In [0, 1]; ``None`` when nobody judged it.
+            memory_bytes: Memory it took; 0 when unknown.
+            success: Whether it worked.
+
+        Raises:
+            InvalidRequest: A value is out of range, or the name is none.
+            StoreError: The store refuses; it is kept and tried again.
+        """
+        _check_name(task)
+        name = f"report-{uuid4().hex}"
+        outcome = Outcome(
+            request_id=name,
+            task=task,
+            model=NO_MODEL,
+            generation=0,
+            decision="reported",
+            at_s=self._clock(),
+            success=success,
+            latency_ms=latency_ms,
+            memory_bytes=memory_bytes,
+            quality=quality,
+        )
+        if reason := problem(outcome):
+            raise InvalidRequest(reason)
+        await self.record([outcome], name)
+
+    async def learn_task_characteristics(
+        self,
+        task: str,
+        preferences: Preferences | None = None,
+        complexity: Complexity | None = None,
+    ) -> TaskKnowledge:
+        """State what matters for a task; outlasts restarts and the configuration.
+
+        Raises:
+            InvalidRequest: The task's name is none, or the complexity is unknown.
+            StoreError: The store refuses; nothing changed.
+        """
+        _check_name(task)
+        if complexity not in (None, "low", "medium", "high"):
+            raise InvalidRequest(f"complexity is {complexity!r}; use low, medium or high")
+        known = self._knowledge.get(task) or TaskKnowledge(task)
+        learned = known.learn(self._clock(), preferences, complexity)
+        await asyncio.to_thread(self._store.save_knowledge, task, learned.to_doc())
+        self._knowledge[task] = learned
+        return learned
+
+    async def enhance_criteria(self, criteria: Criteria) -> Criteria:
+        """Fill in what a request does not state. Raises ``NotFound`` for an unknown task."""
+        return self._known(criteria.task_type).enhance(criteria)
+
+    async def transfer(self, task: str, from_model: str, to_model: str) -> TransferRecord:
+        """Hand a task's knowledge to another model; evidence stays with its model.
+
+        Raises:
+            NotFound: The task is unknown.
+        """
+        cells = self._of_task(task)
+        return transfer(self._refresh(task), cells, from_model, to_model, self._clock())
+
+    async def task_performance(self, task: str) -> dict[str, Any]:
+        """What is known of a task, and the evidence of each model at it.
+
+        Raises:
+            NotFound: The task is unknown.
+        """
+        doc = self._refresh(task).to_doc()
+        return {**doc, "models": [_row(cell) for cell in self._of_task(task)]}
+
+    async def latency_p99(
+        self, since_s: float, until_s: float, task: str | None = None
+    ) -> dict[str, Any]:
+        """99th percentile of recent requests that arrived in a stretch of time.
+
+        Args:
+            since_s: Unix time, included.
+            until_s: Unix time, excluded.
+            task: Only this task.
+
+        Returns:
+            ``p99_ms`` (``None`` without requests) and ``count``.
+        """
+        p99_ms, seen = self._recent.p99(since_s, until_s, task)
+        return {"p99_ms": p99_ms, "count": seen}
+
+    async def learnings(self) -> list[dict[str, Any]]:
+        """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
+        return [_row(self._cells[key]) for key in sorted(self._cells)]
+
+    async def summary(self) -> dict[str, Any]:
+        """Counts over everything, and what is known per task."""
+        tasks = {task: self._refresh(task).to_doc() for task in sorted(self._knowledge)}
+        return {
+            "outcomes": sum(cell.count for cell in self._cells.values()),
+            "scores": sum(cell.quality_count for cell in self._cells.values()),
+            "cells": len(self._cells),
+            "tasks": tasks,
+        }
+
+    async def export_lines(self, with_outcomes: bool = True) -> list[str]:
+        """All learnings as JSON lines; see ``Store.export_lines``."""
+        async with self._log.lock:
+            await self._log.flush_locked(checkpoint=True)
+            return await asyncio.to_thread(lambda: list(self._store.export_lines(with_outcomes)))
+
+    async def import_lines(self, lines: Iterable[str]) -> dict[str, int]:
+        """Take in exported lines, all or none; twice is harmless.
+
+        Raises:
+            InvalidRequest: A line cannot be read; it is named.
+            StoreError: The store refuses.
+        """
+        async with self._log.lock:
+            await self._log.flush_locked(checkpoint=True)
+            counts = await asyncio.to_thread(self._store.import_lines, lines)
+            cells = await asyncio.to_thread(self._store.current_evidence, self._half_life)
+            imported = await asyncio.to_thread(_load_knowledge, self._store)
+        self._cells = cells
+        for task, known in imported.items():
+            mine = self._knowledge.get(task)
+            # The configuration of this cluster wins over the one that the lines came from.
+            self._knowledge[task] = (
+                known
+                if mine is None
+                else replace(
+                    known,
+                    requirements=mine.requirements,
+                    quality_target=mine.quality_target,
+                    preferences=(known if "preferences" in known.stated else mine).preferences,
+                )
+            )
+        for entry in self._log.entries:
+            if isinstance(entry, Batch):
+                for key, outcomes in group(entry.outcomes).items():
+                    self._cell(key).extend(outcomes)
+        return counts
+
+    async def health(self) -> dict[str, Any]:
+        """How the actor and its store do; ``ok`` is false while the store refuses."""
+        error = self._log.error
+        return {
+            "ok": error is None,
+            "store_error": None if error is None else error.message,
+            "waiting_rows": self._log.rows,
+            "refused_rows": self._log.refused_rows,
+            "failed_writes": self._log.failures,
+            "invalid_outcomes": self._invalid,
+            "waiting_feedback": len(self._scoring),
+            "cells": len(self._cells),
+            "tasks": len(self._knowledge),
+        }
+
+    async def close(self) -> None:
+        """Write everything; a restart then replays nothing."""
+        await self._log.flush(checkpoint=True)
+
+
+def _load_knowledge(store: Store) -> dict[str, TaskKnowledge]:
+    return {task: TaskKnowledge.from_doc(doc) for task, doc in store.load_knowledge().items()}
+
+
+def _row(cell: Evidence) -> dict[str, Any]:
+    return {**cell.row(), "model": cell.model or None}
+
+
+def _check_name(task: str) -> None:
+    if not TASK_NAME.fullmatch(task):
+        raise InvalidRequest(f"{task[:80]!r} is no task name: letters, digits and ._- up to 63")

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from typing import Any
-from uuid import uuid4
 
 import orjson
 from sqlalchemy import select
 
+from hotswap_ray.core.evidence import HALF_LIFE, Cell, Evidence
+from hotswap_ray.core.types import Outcome
 from hotswap_ray.store.database import dumps
 from hotswap_ray.store.outcomes import OutcomeLog
-from hotswap_ray.store.schema import evidence, knowledge, names
-
-ORIGIN = "origin:"
+from hotswap_ray.store.schema import evidence, knowledge
 
 
 class LearningTables(OutcomeLog):
@@ -57,15 +56,22 @@ class LearningTables(OutcomeLog):
             rows = connection.execute(select(evidence.c.doc)).scalars()
             return [orjson.loads(text) for text in rows]
 
-    def origin(self) -> str:
-        """A random name of this store, given once; tells imports apart."""
-        query = select(names.c.name).where(names.c.name.startswith(ORIGIN))
-        with self._reading() as connection:
-            found = connection.execute(query).scalar()
-        if found is None:
-            with self.transaction() as connection:
-                found = connection.execute(query).scalar()
-                if found is None:
-                    found = ORIGIN + uuid4().hex
-                    connection.execute(names.insert().values(name=found))
-        return found.removeprefix(ORIGIN)
+    def current_evidence(self, half_life: float = HALF_LIFE) -> dict[Cell, Evidence]:
+        """Saved evidence plus every outcome and score that it lacks, in their order.
+
+        Args:
+            half_life: Of cells that are not saved yet.
+        """
+        cells = {(d["task"], d["model"]): Evidence.from_doc(d) for d in self.load_evidence()}
+        waiting: dict[Cell, list[Outcome]] = {}
+        for _, item in self.outcomes_after(self.watermark()):
+            key = (item.task, item.model)
+            cell = cells.setdefault(key, Evidence(*key, half_life))
+            if isinstance(item, Outcome):
+                waiting.setdefault(key, []).append(item)
+            else:
+                cell.extend(waiting.pop(key, ()))
+                cell.score((item.score,))
+        for key, batch in waiting.items():
+            cells[key].extend(batch)
+        return cells

@@ -6,7 +6,7 @@ which order things became durable, and "everything after the watermark" is exact
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -83,7 +83,11 @@ class OutcomeLog(Database):
             return self._insert_outcomes(connection, batch, range(first, first + len(batch)))
 
     def _insert_outcomes(
-        self, connection: Connection, batch: Sequence[Outcome], ids: Sequence[int]
+        self,
+        connection: Connection,
+        batch: Sequence[Outcome],
+        ids: Sequence[int],
+        key: Callable[[str], bytes] = digest,
     ) -> int:
         number = self._number(
             connection, {n for o in batch for n in (o.task, o.model, str(o.decision))}
@@ -91,7 +95,7 @@ class OutcomeLog(Database):
         rows = [
             {
                 "id": row_id,
-                "request": digest(o.request_id),
+                "request": key(o.request_id),
                 "task": number[o.task],
                 "model": number[o.model],
                 "generation": o.generation,
@@ -121,11 +125,11 @@ class OutcomeLog(Database):
             connection.execute(batches.delete().where(batches.c.id <= number - KEPT_BATCHES))
         return True
 
-    def has_batch(self, batch_id: str) -> bool:
-        """Whether this batch is durable (of the last 20,000 batches)."""
-        query = select(batches.c.id).where(batches.c.batch == digest(batch_id))
+    def recent_batches(self) -> list[bytes]:
+        """Digests of the batches that are durable, the oldest first; the last 20,000."""
+        query = select(batches.c.batch).order_by(batches.c.id)
         with self._reading() as connection:
-            return connection.execute(query).scalar() is not None
+            return [bytes(value) for value in connection.execute(query).scalars()]
 
     def find_request(self, request_id: str) -> Found | None:
         """The last outcome of a request and its feedback, or ``None`` when unknown."""
@@ -234,7 +238,7 @@ class OutcomeLog(Database):
             if since_s is not None:
                 query = query.where(outcomes.c.at_s >= since_s)
             found = connection.execute(query).all()
-        frame = pd.DataFrame([_values(row, name) for row in reversed(found)], columns=COLUMNS)
+        frame = pd.DataFrame([row_values(row, name) for row in reversed(found)], columns=COLUMNS)
         scores = pd.Series([row.score for row in reversed(found)], dtype="float64")
         frame["quality"] = scores.fillna(frame["quality"].astype("float64"))
         return frame
@@ -290,7 +294,8 @@ class OutcomeLog(Database):
             return self._counter(connection, SEQUENCE)
 
 
-def _values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
+def row_values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
+    """A stored outcome in the order of ``COLUMNS``."""
     return (
         bytes(row.request).hex(), name[row.task], name[row.model], row.generation,
         name[row.decision], row.at_s, row.success, row.latency_ms, row.ttft_ms,
@@ -299,4 +304,4 @@ def _values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
 
 
 def _outcome(row: Any, name: dict[int, str]) -> Outcome:
-    return Outcome(*_values(row, name))
+    return Outcome(*row_values(row, name))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from hotswap_ray.store.control import ControlTables
-from hotswap_ray.store.learning import LearningTables
+from hotswap_ray.store.portable import PortableLearnings
 
 
-class Store(ControlTables, LearningTables):
+class Store(ControlTables, PortableLearnings):
     """Everything durable, behind one URL; blocking, so actors call it in a thread.
 
     Opening brings the schema to the newest revision. Several processes may open one store.
     Each method is one transaction; ``transaction()`` joins several. A returned write
-    survives ``kill -9`` and a power cut.
+    survives ``kill -9`` and a power cut. The learnings (outcomes, evidence, knowledge) have
+    one writer, the learning actor: import through it while it runs.
 
     Args:
         url: ``sqlite:///path/file.db`` (default of the product, one machine) or
