@@ -89,7 +89,10 @@ class SwapConfig(Strict):
         300, ge=0, le=604_800, description="Time the old model stays warm after the switch."
     )
     drain_timeout_s: float = Field(
-        600, ge=0.1, le=86_400, description="Longest wait for the old model's last requests."
+        600,
+        ge=0.1,
+        le=86_400,
+        description="Longest wait for the old model's last requests.",
     )
     load_wait_s: float = Field(
         60, ge=0, le=86_400, description="Longest wait for free resources before refusing."

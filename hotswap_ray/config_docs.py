@@ -18,6 +18,15 @@ _NAMES = {
     SecretStr: "secret",
     Any: "any",
 }
+_UNITS = {
+    "_s": "seconds",
+    "_ms": "milliseconds",
+    "_bytes": "bytes",
+    "_mib": "MiB",
+    "_tokens": "tokens",
+    "_requests": "requests",
+    "_rows": "rows",
+}
 
 
 class Option(NamedTuple):
@@ -25,7 +34,7 @@ class Option(NamedTuple):
 
     Attributes:
         path: Where it stands; ``<id>`` is any name, ``[]`` any item of a list.
-        type: What it takes, in words.
+        type: What it takes, in words, with its unit.
         default: Its value when absent, as YAML; ``required`` when it must be given.
         bounds: Allowed range or values; empty when any value of the type will do.
         description: What it means.
@@ -63,7 +72,7 @@ def _describe(model: type[BaseModel], prefix: str) -> Iterator[Option]:
         if inner is None:
             yield Option(
                 path,
-                _type_name(field.annotation),
+                _type_name(field.annotation) + _unit(name, field),
                 _default(field),
                 _bounds(field),
                 field.description or "",
@@ -143,13 +152,22 @@ def _type_name(annotation: Any) -> str:
     kind = _strip(annotation)
     origin = get_origin(kind)
     if origin is Literal:
-        return "string"
+        return _NAMES[type(get_args(kind)[0])]
     if origin is dict:
         return "map"
     if origin in (tuple, list):
         item = _type_name(get_args(kind)[0])
         return f"list of {item}s" if item != "any" else "list"
     return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
+
+
+def _unit(name: str, field: FieldInfo) -> str:
+    """The unit that a number's name says, for example ``, seconds``."""
+    if _strip(field.annotation) not in (int, float):
+        return ""
+    if name.startswith("usd_"):
+        return ", US dollars"
+    return next((f", {unit}" for end, unit in _UNITS.items() if name.endswith(end)), "")
 
 
 def _default(field: FieldInfo) -> str:

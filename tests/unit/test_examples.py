@@ -36,6 +36,7 @@ def options_by_key() -> dict[tuple[str, str], Option]:
 def options_by_line(text: str) -> dict[int, tuple[tuple[str, str], Option]]:
     """The options that a file names, by the line where each is named first."""
     document = config_yaml.parse(text, {})
+    assert not document.problems
     known, lines = options_by_key(), {}
     for path, line in sorted(document.lines.items(), key=lambda item: item[1]):
         generic = [str(part) if isinstance(part, str) else "[]" for part in path]
