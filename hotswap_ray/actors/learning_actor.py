@@ -15,23 +15,23 @@ import difflib
 import logging
 import re
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
+from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog, Score
-from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, Overloaded
+from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.evidence import HALF_LIFE, Cell, Evidence, group, problem
 from hotswap_ray.core.learnings import Complexity, TaskKnowledge, TransferRecord, transfer
 from hotswap_ray.core.recent import RecentLatencies
 from hotswap_ray.core.spec import Preferences, TaskSpec
 from hotswap_ray.core.types import Criteria, Outcome
 from hotswap_ray.store import Store
-from hotswap_ray.store.outcomes import digest
 
 NO_MODEL = ""
-MAX_WAITING_FEEDBACK = 10_000
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,7 @@ class LearningActor:
         self._store = store
         self._clock = clock
         self._half_life = half_life
-        self._feedback_wait_s = feedback_wait_s
         self._recent = RecentLatencies(recent_size)
-        self._dirty: set[Cell] = set()
-        self._scoring: dict[str, asyncio.Event] = {}
-        self._arrivals: dict[str, asyncio.Event] = {}
         self._invalid = 0
         self._log = LearningLog(
             store,
@@ -86,11 +82,19 @@ class LearningActor:
             checkpoint_rows,
             lambda: clock() - retention_s,
         )
-        self._cells = store.current_evidence(half_life)
-        # What replay added to the saved cells is not saved yet.
-        self._dirty.update(self._cells)
+        self._desk = FeedbackDesk(store, self._log, self._learn_score, feedback_wait_s)
         self._knowledge = _load_knowledge(store)
+        self._take(*store.current_evidence(half_life))
         self._configure(tasks)
+
+    def _take(self, cells: dict[Cell, Evidence], unsaved: set[Cell]) -> None:
+        """Put evidence from the store in the place of what is in memory."""
+        self._cells = cells
+        self._dirty = unsaved
+        self._tasks: defaultdict[str, list[Evidence]] = defaultdict(list)
+        for (task, _), cell in cells.items():
+            self._tasks[task].append(cell)
+            self._knowledge.setdefault(task, TaskKnowledge(task))
 
     async def configure(self, tasks: Sequence[TaskSpec]) -> None:
         """Take over requirements and preferences of a changed configuration."""
@@ -142,16 +146,14 @@ class LearningActor:
         for key, outcomes in group(batch).items():
             self._cell(key).extend(outcomes)
         self._recent.extend(batch)
-        if self._arrivals:
-            for outcome in batch:
-                if arrival := self._arrivals.get(outcome.request_id):
-                    arrival.set()
+        self._desk.arrived(batch)
 
     def _cell(self, key: Cell) -> Evidence:
         self._dirty.add(key)
         cell = self._cells.get(key)
         if cell is None:
             cell = self._cells[key] = Evidence(*key, self._half_life)
+            self._tasks[key[0]].append(cell)
             self._knowledge.setdefault(key[0], TaskKnowledge(key[0]))
         return cell
 
@@ -166,8 +168,8 @@ class LearningActor:
             undo=lambda: self._dirty.update(dirty),
         )
 
-    def _of_task(self, task: str) -> list[Evidence]:
-        return [cell for (name, _), cell in self._cells.items() if name == task]
+    def _learn_score(self, key: Cell, score: float) -> None:
+        self._cell(key).score((score,))
 
     def _known(self, task: str) -> TaskKnowledge:
         known = self._knowledge.get(task)
@@ -178,14 +180,14 @@ class LearningActor:
         return known
 
     def _refresh(self, task: str) -> TaskKnowledge:
-        known = self._known(task).observe(self._of_task(task), self._clock())
+        known = self._known(task).observe(self._tasks[task], self._clock())
         self._knowledge[task] = known
         return known
 
     async def feedback(
         self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
     ) -> dict[str, Any]:
-        """Attach a quality to an answer; returns when it is durable.
+        """Attach a quality to an answer; errors are those of ``FeedbackDesk.give``.
 
         A score that is earlier than its outcome waits for it, up to ``feedback_wait_s``.
 
@@ -197,72 +199,9 @@ class LearningActor:
 
         Returns:
             ``request_id``, and the ``task`` and ``model`` the score counts for.
-
-        Raises:
-            InvalidRequest: The score is not a number in [0, 1].
-            NotFound: No such request is known.
-            Conflict: It was scored already under another key.
-            Overloaded: Too many scores wait.
-            StoreError: The store refuses; the score is kept and tried again.
         """
-        if not 0 <= score <= 1:
-            raise InvalidRequest(f"score is {score}; it must be in [0, 1]")
-        if len(self._scoring) >= MAX_WAITING_FEEDBACK:
-            raise Overloaded("too much feedback at once", 1.0)
-        while other := self._scoring.get(request_id):
-            await other.wait()
-        done = self._scoring[request_id] = asyncio.Event()
-        try:
-            key = await self._score(Score(request_id, score, idempotency_key, comment))
-        finally:
-            del self._scoring[request_id]
-            done.set()
-        return {"request_id": request_id, "task": key[0], "model": key[1]}
-
-    async def _score(self, entry: Score) -> Cell:
-        cell, earlier = await self._find(entry.request_id)
-        if earlier is not None and earlier != digest(entry.idempotency_key):
-            raise Conflict(f"request {entry.request_id!r} was scored already")
-        waiting = (e for e in self._log.entries if isinstance(e, Score))
-        same = next((e for e in waiting if e.request_id == entry.request_id), None)
-        if earlier is None and same is None:
-            self._log.put(entry)
-            self._cell(cell).score((entry.score,))
-            same = entry
-        if same is not None:
-            await self._log.durable(same)
-        return cell
-
-    async def _find(self, request_id: str) -> tuple[Cell, bytes | None]:
-        """Who answered, and the key of an earlier score. Waits for a late outcome."""
-        arrival = self._arrivals.setdefault(request_id, asyncio.Event())
-        try:
-            async with asyncio.timeout(self._feedback_wait_s):
-                while True:
-                    if found := self._waiting(request_id):
-                        return found
-                    stored = await asyncio.to_thread(self._store.find_request, request_id)
-                    if stored is not None:
-                        return (stored.task, stored.model), stored.idempotency
-                    await arrival.wait()
-                    arrival.clear()
-        except TimeoutError:
-            raise NotFound(f"no outcome of request {request_id!r} is known") from None
-        finally:
-            self._arrivals.pop(request_id, None)
-
-    def _waiting(self, request_id: str) -> tuple[Cell, bytes | None] | None:
-        """The same of what is not durable yet."""
-        cell: Cell | None = None
-        key = None
-        for entry in self._log.entries:
-            if isinstance(entry, Score) and entry.request_id == request_id:
-                key = digest(entry.idempotency_key)
-            elif isinstance(entry, Batch):
-                for outcome in entry.outcomes:
-                    if outcome.request_id == request_id:
-                        cell = outcome.task, outcome.model
-        return None if cell is None else (cell, key)
+        task, model = await self._desk.give(request_id, score, idempotency_key, comment)
+        return {"request_id": request_id, "task": task, "model": model}
 
     async def record_task_performance(
         self,
@@ -334,8 +273,8 @@ class LearningActor:
         Raises:
             NotFound: The task is unknown.
         """
-        cells = self._of_task(task)
-        return transfer(self._refresh(task), cells, from_model, to_model, self._clock())
+        known = self._refresh(task)
+        return transfer(known, self._tasks[task], from_model, to_model, self._clock())
 
     async def task_performance(self, task: str) -> dict[str, Any]:
         """What is known of a task, and the evidence of each model at it.
@@ -344,7 +283,7 @@ class LearningActor:
             NotFound: The task is unknown.
         """
         doc = self._refresh(task).to_doc()
-        return {**doc, "models": [_row(cell) for cell in self._of_task(task)]}
+        return {**doc, "models": [_row(cell) for cell in self._tasks[task]]}
 
     async def latency_p99(
         self, since_s: float, until_s: float, task: str | None = None
@@ -392,26 +331,24 @@ class LearningActor:
         async with self._log.lock:
             await self._log.flush_locked(checkpoint=True)
             counts = await asyncio.to_thread(self._store.import_lines, lines)
-            cells = await asyncio.to_thread(self._store.current_evidence, self._half_life)
+            found = await asyncio.to_thread(self._store.current_evidence, self._half_life)
             imported = await asyncio.to_thread(_load_knowledge, self._store)
-        self._cells = cells
+            self._take(*found)
+            for entry in self._log.entries:  # came in meanwhile, not durable yet
+                if isinstance(entry, Batch):
+                    for key, outcomes in group(entry.outcomes).items():
+                        self._cell(key).extend(outcomes)
+                elif isinstance(entry, Score):
+                    self._learn_score(entry.cell, entry.score)
         for task, known in imported.items():
-            mine = self._knowledge.get(task)
-            # The configuration of this cluster wins over the one that the lines came from.
-            self._knowledge[task] = (
-                known
-                if mine is None
-                else replace(
-                    known,
-                    requirements=mine.requirements,
-                    quality_target=mine.quality_target,
-                    preferences=(known if "preferences" in known.stated else mine).preferences,
-                )
+            mine = self._knowledge.get(task, known)
+            # The configuration of this cluster wins over the one the lines came from.
+            self._knowledge[task] = replace(
+                known,
+                requirements=mine.requirements,
+                quality_target=mine.quality_target,
+                preferences=(known if "preferences" in known.stated else mine).preferences,
             )
-        for entry in self._log.entries:
-            if isinstance(entry, Batch):
-                for key, outcomes in group(entry.outcomes).items():
-                    self._cell(key).extend(outcomes)
         return counts
 
     async def health(self) -> dict[str, Any]:
@@ -424,7 +361,7 @@ class LearningActor:
             "refused_rows": self._log.refused_rows,
             "failed_writes": self._log.failures,
             "invalid_outcomes": self._invalid,
-            "waiting_feedback": len(self._scoring),
+            "waiting_feedback": self._desk.waiting,
             "cells": len(self._cells),
             "tasks": len(self._knowledge),
         }

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hotswap_ray.core.errors import HotswapError, RequestError, StoreError, SwapError
+from hotswap_ray.core.evidence import Cell
 from hotswap_ray.core.types import Outcome
 from hotswap_ray.store import Store
 from hotswap_ray.store.outcomes import KEPT_BATCHES, digest
@@ -56,6 +57,7 @@ class Score(Entry):
     score: float
     idempotency_key: str
     comment: str | None
+    cell: Cell
 
 
 @dataclass(slots=True)

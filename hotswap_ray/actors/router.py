@@ -233,7 +233,7 @@ class Router:
             if not (route.held and call.model.startswith("auto")):
                 break
             if self._held >= self._limits.max_held_requests:
-                raise Overloaded(f"task {task!r} is swapping and its queue is full", 5.0)
+                raise EngineUnavailable(f"task {task!r} is swapping and its queue is full", 5.0)
             self._held += 1
             try:
                 async with asyncio.timeout(self._limits.hold_timeout_s):
@@ -265,7 +265,7 @@ class Router:
 
     def _enter(self, target: Target) -> None:
         if self._total >= self._limits.max_in_flight:
-            raise EngineUnavailable("too many requests in flight in this ingress", 1.0)
+            raise Overloaded("too many requests in flight in this ingress", 1.0)
         if self.in_flight[target.app] >= target.limit:
             raise Overloaded(
                 f"model {target.model!r} has {target.limit} requests in flight here; try later", 1.0

@@ -91,15 +91,15 @@ class SwapController:
             default_task=self._config.default_task,
             models={model: target for model, target in table.models.items() if model in known},
         )
-        for spec in self._config.models.values():
-            await self._pool.register(spec, "config")
+        for model in self._config.models.values():
+            await self._pool.register(model, "config")
         for doc in await asyncio.to_thread(self._store.load_swaps, None, True):
             self._runner.adopt(Swap.from_doc(doc))
         wanted = self._wanted()
         await self._pool.reconcile(wanted)
         swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
-        for model in sorted(wanted - swapping):
-            self._spawn(self._keep_loading(model))
+        for name in sorted(wanted - swapping):
+            self._spawn(self._keep_loading(name))
         for swap in self._runner.open():
             self._spawn(self._resume(swap))
 

@@ -6,7 +6,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
 
 from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.core.errors import HotswapError, NotFound, StoreError

@@ -269,6 +269,8 @@ def problem(outcome: Outcome) -> str | None:
         return f"quality is {outcome.quality}; it must be in [0, 1]"
     if not -limit < outcome.at_s < limit:
         return f"at_s is {outcome.at_s}; it must be finite"
+    if not isinstance(outcome.request_id, str):
+        return "request_id is no text"
     for name in (outcome.task, outcome.model, outcome.decision):
         if len(name) > 256 or "\0" in name:
             return f"{name[:64]!r} is no name of a task, model or decision"

@@ -15,7 +15,7 @@ import gc
 import math
 import tempfile
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -119,7 +119,7 @@ class LlamaCppEngine:
 
     async def stream(
         self, endpoint: Endpoint, body: dict[str, Any]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Answer token by token; the last chunk has ``usage`` and no choices."""
         self._check_ready()
         call = _Call(self._server, endpoint, self._request(endpoint, body))

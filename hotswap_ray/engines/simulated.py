@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from functools import lru_cache
 from itertools import count
@@ -132,7 +132,7 @@ class SimulatedEngine:
 
     async def stream(
         self, endpoint: Endpoint, body: dict[str, Any]
-    ) -> AsyncIterator[dict[str, Any]]:
+    ) -> AsyncGenerator[dict[str, Any], None]:
         """Answer token by token; the last chunk has ``usage`` and no choices."""
         async with self._working():
             pieces, finish, usage = self._plan(endpoint, body)

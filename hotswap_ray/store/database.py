@@ -68,6 +68,7 @@ class Database:
             raise StoreError("store.url is not a database URL, e.g. sqlite:///hotswap.db") from None
         if parsed.drivername in ("postgresql", "postgres"):
             parsed = parsed.set(drivername="postgresql+psycopg")
+        self._url = url
         self.where = parsed.render_as_string(hide_password=True)
         self._local = threading.local()
         self._lock = threading.RLock()
@@ -101,6 +102,10 @@ class Database:
             event.listen(engine, "connect", _prepare_sqlite)
             event.listen(engine, "begin", _begin_sqlite)
             return engine
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Travels to an actor as its URL, and opens again there."""
+        return type(self), (self._url,)
 
     @property
     def is_postgres(self) -> bool:

@@ -56,16 +56,23 @@ class LearningTables(OutcomeLog):
             rows = connection.execute(select(evidence.c.doc)).scalars()
             return [orjson.loads(text) for text in rows]
 
-    def current_evidence(self, half_life: float = HALF_LIFE) -> dict[Cell, Evidence]:
+    def current_evidence(
+        self, half_life: float = HALF_LIFE
+    ) -> tuple[dict[Cell, Evidence], set[Cell]]:
         """Saved evidence plus every outcome and score that it lacks, in their order.
 
         Args:
             half_life: Of cells that are not saved yet.
+
+        Returns:
+            The cells, and which of them differ from what is saved.
         """
         cells = {(d["task"], d["model"]): Evidence.from_doc(d) for d in self.load_evidence()}
+        changed: set[Cell] = set()
         waiting: dict[Cell, list[Outcome]] = {}
         for _, item in self.outcomes_after(self.watermark()):
             key = (item.task, item.model)
+            changed.add(key)
             cell = cells.setdefault(key, Evidence(*key, half_life))
             if isinstance(item, Outcome):
                 waiting.setdefault(key, []).append(item)
@@ -74,4 +81,4 @@ class LearningTables(OutcomeLog):
                 cell.score((item.score,))
         for key, batch in waiting.items():
             cells[key].extend(batch)
-        return cells
+        return cells, changed

@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from hotswap_ray.core.errors import Conflict, NotFound
 from hotswap_ray.core.types import Outcome
 from hotswap_ray.store.database import Database
-from hotswap_ray.store.schema import batches, counters, feedback, names, outcomes
+from hotswap_ray.store.schema import batches, counters, events, feedback, names, outcomes
 
 SEQUENCE = "outcomes"
 IMPORTED = "outcomes:imported"
@@ -244,7 +244,7 @@ class OutcomeLog(Database):
         return frame
 
     def prune(self, older_than_s: float) -> int:
-        """Delete outcomes that arrived before this Unix time and are in saved evidence.
+        """Delete events, and outcomes in saved evidence, from before this Unix time.
 
         Returns:
             How many outcomes were deleted. Evidence is not changed.
@@ -255,6 +255,7 @@ class OutcomeLog(Database):
             connection.execute(
                 feedback.delete().where(feedback.c.outcome_id.in_(old), feedback.c.id <= mark)
             )
+            connection.execute(events.delete().where(events.c.at_s < older_than_s))
             # A score that is not folded in yet needs its outcome to know task and model.
             kept = select(feedback.c.outcome_id)
             return int(

@@ -58,7 +58,7 @@ class PortableLearnings(LearningTables):
         for doc in self.load_knowledge().values():
             yield line("knowledge", {"doc": doc})
         origin = self.origin()
-        for cell in self.current_evidence().values():
+        for cell in self.current_evidence()[0].values():
             yield line("evidence", {"origin": origin, "doc": cell.to_doc()})
         if with_outcomes:
             for row in self._all_outcomes():
@@ -101,9 +101,9 @@ class PortableLearnings(LearningTables):
         history: list[Outcome] = []
         with self.transaction() as connection:
             known = {task: TaskKnowledge.from_doc(d) for task, d in self.load_knowledge().items()}
-            cells = self.current_evidence()
+            cells, changed = self.current_evidence()
             # What is not folded in yet must be, or replay would add it to merged cells twice.
-            self.save_evidence([c.to_doc() for c in cells.values()], self.last_outcome_id())
+            self.save_evidence([cells[k].to_doc() for k in changed], self.last_outcome_id())
             for number, text in enumerate(lines, start=1):
                 if not text.strip():
                     continue

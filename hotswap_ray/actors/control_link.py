@@ -1,0 +1,129 @@
+"""What an ingress replica does besides requests: follow the table, report, hand in outcomes.
+
+Nothing here is on the path of a request. With both actors gone it keeps trying, and the
+router goes on with the last table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hotswap_ray.actors.router import Router
+from hotswap_ray.config import LearningConfig
+from hotswap_ray.core.errors import HotswapError
+from hotswap_ray.core.routes import RouteTable
+from hotswap_ray.core.types import Outcome
+
+RETRY_S = 0.2
+MAX_UNSENT = 100_000
+log = logging.getLogger("hotswap.ingress")
+
+
+class ControlLink:
+    """Connects one router with the two actors.
+
+    Args:
+        name: Ray actor name of this replica: the controller asks Ray whether it lives.
+        router: The data path.
+        controller: ``SwapController`` or a proxy of it.
+        learning: ``LearningActor`` or a proxy of it.
+        config: When a batch of outcomes is sent.
+        on_batch: Sees each batch once; metrics are made there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        router: Router,
+        controller: Any,
+        learning: Any,
+        config: LearningConfig,
+        on_batch: Callable[[list[Outcome]], None] = lambda batch: None,
+    ) -> None:
+        self.lost_outcomes = 0
+        self._name = name
+        self._router = router
+        self._controller = controller
+        self._learning = learning
+        self._config = config
+        self._on_batch = on_batch
+        self._connected: list[str] = []
+        self._unsent: dict[str, list[Outcome]] = {}
+        self._drained = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Get the first table, then follow it in the background.
+
+        Returns only with a table: a replica without one must not become ready.
+        """
+        while True:
+            try:
+                await self._use(await self._controller.listen(self._name, -1))
+                break
+            except (HotswapError, TimeoutError) as error:
+                log.warning("waiting for the controller: %s", error)
+                await asyncio.sleep(RETRY_S)
+        self._tasks = [
+            asyncio.create_task(self._forever(step))
+            for step in (self._follow, self._report_drained, self._flush_later)
+        ]
+
+    def drained(self) -> None:
+        """The router's last request on a draining application has ended."""
+        self._drained.set()
+
+    async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await step()
+            except (HotswapError, TimeoutError) as error:
+                log.warning("%s: %s", step.__name__, error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        version = self._router.table.version
+        table = await self._controller.listen(self._name, version)
+        if table.version != version:
+            await self._use(table)
+        else:
+            await self._acknowledge()  # a controller that restarted knows nothing of us
+
+    async def _use(self, table: RouteTable) -> None:
+        self._connected = await self._router.apply(table)
+        await self._acknowledge()
+
+    async def _report_drained(self) -> None:
+        await self._drained.wait()
+        self._drained.clear()
+        await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        await self._controller.acknowledge(
+            self._name,
+            self._router.table.version,
+            self._connected,
+            dict(self._router.in_flight),
+        )
+
+    async def _flush_later(self) -> None:
+        await asyncio.sleep(self._config.flush_s)
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Hand in the outcomes so far. A batch keeps its id until it is acknowledged."""
+        async with self._flushing:
+            batch, self._router.outcomes = self._router.outcomes, []
+            if batch:
+                self._on_batch(batch)
+                self._unsent[uuid.uuid4().hex] = batch
+            while sum(map(len, self._unsent.values())) > MAX_UNSENT:
+                self.lost_outcomes += len(self._unsent.pop(next(iter(self._unsent))))
+            for batch_id, rows in list(self._unsent.items()):
+                await self._learning.record(rows, batch_id)
+                del self._unsent[batch_id]

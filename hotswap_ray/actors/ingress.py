@@ -1,0 +1,80 @@
+"""The ingress replica: router, link to the actors, and HTTP, put together in one process."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import orjson
+
+from hotswap_ray.actors.connection import ServeConnection
+from hotswap_ray.actors.control_link import ControlLink
+from hotswap_ray.actors.proxy import ActorProxy
+from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.config import Config
+from hotswap_ray.core.types import Endpoint
+
+CONTROLLER = "swap_controller"
+LEARNING = "learning_actor"
+
+
+class Ingress:
+    """One of a fixed number of replicas behind the HTTP proxy.
+
+    Args:
+        config: The configuration.
+        make_api: Builds the ASGI application from this object; ``app.py`` knows the web.
+    """
+
+    async def __init__(self, config: Config, make_api: Any) -> None:  # type: ignore[misc] # Serve awaits it
+        import ray
+
+        from hotswap_ray.actors.metrics import RequestMetrics
+
+        namespace = config.cluster.namespace
+        self.config = config
+        self.controller = ActorProxy(CONTROLLER, namespace)
+        self.learning = ActorProxy(LEARNING, namespace)
+        self.router = Router(config.server, ServeConnection, on_drained=lambda: self.link.drained())
+        self.link = ControlLink(
+            ray.get_runtime_context().get_actor_name() or uuid.uuid4().hex,
+            self.router,
+            self.controller,
+            self.learning,
+            config.learning,
+            RequestMetrics().observe,
+        )
+        self.asgi = make_api(self)
+        await self.link.start()
+
+    async def feedback(
+        self, request_id: str, score: float, key: str | None, comment: str | None
+    ) -> Any:
+        """Take a score; the outcome it belongs to may still wait here for its batch."""
+        await self.link.flush()
+        return await self.learning.feedback(request_id, score, key, comment)
+
+    async def execute(
+        self,
+        endpoint: Endpoint,
+        body: dict[str, Any],
+        task: str | None,
+        prefer: str | None,
+    ) -> dict[str, Any]:
+        """Serve one request for the Python handle; same path as HTTP.
+
+        Returns:
+            The answer, the model, its generation, the task, the decision and the request id.
+        """
+        request_id = uuid.uuid4().hex
+        model = body.pop("model", "auto")
+        call = Call(request_id, endpoint, body, model, task, None, prefer)
+        choice, answer = await self.router.generate(call)
+        return {
+            "answer": orjson.loads(answer),
+            "model": choice.target.model,
+            "generation": choice.target.generation,
+            "task": choice.task,
+            "decision": str(choice.decision),
+            "request_id": request_id,
+        }

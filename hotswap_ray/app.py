@@ -1,0 +1,160 @@
+"""Composition root: the only place that wraps plain classes as Ray actors and deployments.
+
+``serve deploy`` imports ``build_app``; ``hotswap serve`` calls ``start``; tests call
+``build`` with their own parts.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import serve
+
+from hotswap_ray import config as configuration
+from hotswap_ray.actors.connection import MODEL_DEPLOYMENT
+from hotswap_ray.actors.fleet import INGRESS_APP, INGRESS_DEPLOYMENT, ServeFleet
+from hotswap_ray.actors.ingress import CONTROLLER, LEARNING, Ingress
+from hotswap_ray.actors.learning_actor import LearningActor
+from hotswap_ray.actors.model_replica import ModelReplica
+from hotswap_ray.actors.proxy import ActorProxy
+from hotswap_ray.actors.swap_controller import SwapController
+from hotswap_ray.config import Config
+from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.engines.base import load_engine_class
+from hotswap_ray.store import Store
+from hotswap_ray.web.admin_api import AdminApi
+from hotswap_ray.web.openai_api import OpenAIApi, Receive, Scope, Send
+
+log = logging.getLogger("hotswap.app")
+
+
+def model_deployment(spec: ModelSpec, max_stream_s: float) -> Any:
+    """The Serve deployment that hosts one model.
+
+    Args:
+        spec: The model.
+        max_stream_s: Longest answer; Serve's own grace for a replica that ends.
+    """
+    options = load_engine_class(spec.engine).deployment_options(spec)
+    scale: dict[str, Any] = {"num_replicas": spec.resources.replicas}
+    if spec.resources.autoscale:
+        scale = {"autoscaling_config": spec.resources.autoscale.model_dump()}
+    return serve.deployment(
+        name=MODEL_DEPLOYMENT,
+        # The replica itself bounds its work; a queue in Serve's router could hang.
+        max_ongoing_requests=spec.max_ongoing_requests + spec.max_queued_requests,
+        graceful_shutdown_timeout_s=max_stream_s,
+        graceful_shutdown_wait_loop_s=0.1,
+        health_check_period_s=5,
+        health_check_timeout_s=30,
+        max_constructor_retry_count=1,
+        **scale,
+        **options,
+    )(ModelReplica)
+
+
+class _Entry:
+    """ASGI application that hands each request to the replica's own object."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        await serve.get_replica_context().servable_object.asgi(scope, receive, send)
+
+
+def make_api(ingress: Ingress) -> OpenAIApi:
+    """HTTP for one ingress replica."""
+    server = ingress.config.server
+    admin = AdminApi(server, ingress.controller, ingress.learning)
+    return OpenAIApi(server, ingress.router, ingress.feedback, admin)
+
+
+def start_actors(config: Config) -> None:
+    """Bring up the two detached actors, or find them; they outlive drivers and failures."""
+    namespace = config.cluster.namespace
+    options: dict[str, Any] = {
+        "namespace": namespace,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": -1,
+        "num_cpus": 0,
+        "max_concurrency": 1000,
+    }
+    store = Store(config.store.url)
+    learning = config.learning
+    # Calls carry ids, so Ray may repeat them after a restart of the actor.
+    ray.remote(LearningActor).options(**options, name=LEARNING, max_task_retries=-1).remote(
+        store,
+        tuple(config.tasks.values()),
+        flush_s=min(0.1, learning.flush_s),
+        half_life=learning.half_life_requests,
+        retention_s=learning.retention_s,
+    )
+    fleet = ServeFleet(partial(model_deployment, max_stream_s=config.server.request_timeout_s))
+    controller = (
+        ray.remote(SwapController)
+        .options(**options, name=CONTROLLER)
+        .remote(config, store, fleet, ActorProxy(LEARNING, namespace))
+    )
+    store.close()
+    ray.get(controller.start.remote())
+
+
+def build(config: Config) -> Any:
+    """The ingress application, with the actors behind it.
+
+    Args:
+        config: A checked configuration.
+
+    Returns:
+        A Serve application for ``serve.run`` at ``/``.
+    """
+    start_actors(config)
+    ingress = serve.deployment(
+        name=INGRESS_DEPLOYMENT,
+        num_replicas=config.server.ingress_replicas,
+        max_ongoing_requests=config.server.max_in_flight + 100,  # admin calls and long polls
+        graceful_shutdown_timeout_s=config.server.request_timeout_s,
+        graceful_shutdown_wait_loop_s=0.1,
+        health_check_period_s=5,
+        ray_actor_options={"num_cpus": 0},
+    )(serve.ingress(_Entry())(Ingress))
+    return ingress.bind(config, make_api)
+
+
+def build_app(args: dict[str, str]) -> Any:
+    """Application builder for ``serve deploy`` and ``serve run``.
+
+    Args:
+        args: ``config``: path of the YAML file, readable on the node that builds.
+    """
+    return build(configuration.load(Path(args["config"])))
+
+
+def start(config: Config) -> None:
+    """Start Ray here if there is no cluster, then Serve, the actors and the ingress.
+
+    Returns when the endpoint answers; models may still be loading (``/readyz``).
+    """
+    flags = {
+        "RAY_SERVE_ENABLE_HA_PROXY": config.cluster.ha_proxy,
+        "RAY_SERVE_THROUGHPUT_OPTIMIZED": config.cluster.throughput_optimized,
+    }
+    if config.cluster.address is None:
+        # Serve reads these when a process starts, so they must be there before Ray is.
+        os.environ.update({name: "1" for name, on in flags.items() if on})
+        os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
+    if not ray.is_initialized():
+        ray.init(address=config.cluster.address or "local", namespace=config.cluster.namespace)
+    serve.start(http_options={"host": config.server.host, "port": config.server.port})
+    target = serve.RunTarget(target=build(config), name=INGRESS_APP, route_prefix="/")
+    serve.run_many([target])

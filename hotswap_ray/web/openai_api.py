@@ -1,0 +1,284 @@
+"""The data plane over ASGI: OpenAI's endpoints, feedback and health.
+
+Plain ASGI, because a framework costs more here than the whole of our own work. The one
+place besides ``admin_api`` that writes an HTTP body, errors in OpenAI's shape.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import uuid
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+import orjson
+from pydantic import SecretStr
+
+from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.config import ServerConfig
+from hotswap_ray.core.errors import (
+    HotswapError,
+    InvalidRequest,
+    NotFound,
+    TooLarge,
+    Unauthorized,
+)
+from hotswap_ray.core.routes import AUTO, Choice, unknown
+from hotswap_ray.core.types import Endpoint
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Headers = list[tuple[bytes, bytes]]
+
+JSON = (b"content-type", b"application/json")
+SSE: Headers = [
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+    (b"cache-control", b"no-cache"),
+]
+log = logging.getLogger("hotswap.http")
+
+
+class OpenAIApi:
+    """ASGI application of one ingress replica.
+
+    Args:
+        config: Limits and keys.
+        router: The data path.
+        feedback: Takes ``(request_id, score, idempotency_key, comment)``.
+        admin: ASGI application for everything under ``/admin``.
+    """
+
+    def __init__(
+        self,
+        config: ServerConfig,
+        router: Router,
+        feedback: Callable[[str, float, str | None, str | None], Awaitable[Any]],
+        admin: App,
+    ) -> None:
+        self._config = config
+        self._router = router
+        self._feedback = feedback
+        self._admin = admin
+        self._posts: dict[str, Callable[[Scope, Receive, Send, str], Awaitable[None]]] = {
+            "/v1/chat/completions": self._chat,
+            "/v1/completions": self._completions,
+            "/v1/feedback": self._take_feedback,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        path: str = scope["path"]
+        if path.startswith("/admin"):
+            await self._admin(scope, receive, send)
+            return
+        request_id = _header(scope, b"x-request-id") or uuid.uuid4().hex
+        started = False
+
+        async def tracked(message: MutableMapping[str, Any]) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            if not 0 < len(request_id) <= 128 or not request_id.isprintable():
+                request_id = uuid.uuid4().hex
+                raise InvalidRequest("x-request-id must be 1 to 128 printable characters")
+            post = self._posts.get(path)
+            if post is not None and scope["method"] == "POST":
+                authorize(scope, self._config.api_keys)
+                await post(scope, receive, tracked, request_id)
+            else:
+                await self._get(scope, path, tracked)
+        except HotswapError as error:
+            if not started:
+                await send_error(send, error, request_id)
+        except Exception as error:  # the HTTP border: recorded here, and the client is told
+            log.exception("request %s failed", request_id)
+            if not started:
+                text = f"internal error ({type(error).__name__}); see the log"
+                await send_error(send, HotswapError(text), request_id)
+
+    async def _get(self, scope: Scope, path: str, send: Send) -> None:
+        table = self._router.table
+        if path == "/healthz":
+            await send_json(send, 200, {"status": "ok"})
+        elif path == "/readyz":
+            waiting = [task for task, route in table.routes.items() if route.active is None]
+            await send_json(send, 503 if waiting else 200, {"waiting_for": waiting})
+        elif path == "/v1/models" or path.startswith("/v1/models/"):
+            authorize(scope, self._config.api_keys)
+            names = [AUTO, *(f"auto:{task}" for task in table.routes), *table.models]
+            rows = [
+                {"id": name, "object": "model", "created": 0, "owned_by": "hotswap_ray"}
+                for name in names
+            ]
+            name = path.removeprefix("/v1/models").removeprefix("/")
+            if not name:
+                await send_json(send, 200, {"object": "list", "data": rows})
+            elif name in names:
+                await send_json(send, 200, rows[names.index(name)])
+            else:
+                raise NotFound(unknown("model", name, names))
+        else:
+            raise NotFound(f"no {scope['method']} {path}; see GET /v1/models")
+
+    async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
+        body = await self._body(scope, receive)
+        messages = body.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise InvalidRequest("messages must be a list with at least one message")
+        if not all(isinstance(message, dict) and "role" in message for message in messages):
+            raise InvalidRequest("each message must be an object with a role")
+        await self._serve(scope, send, request_id, "chat/completions", body)
+
+    async def _completions(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        body = await self._body(scope, receive)
+        if not isinstance(body.get("prompt"), (str, list)):
+            raise InvalidRequest("prompt must be a string or a list")
+        await self._serve(scope, send, request_id, "completions", body)
+
+    async def _serve(
+        self,
+        scope: Scope,
+        send: Send,
+        request_id: str,
+        endpoint: Endpoint,
+        body: dict[str, Any],
+    ) -> None:
+        metadata = body.pop("metadata", None) or {}
+        model = body.pop("model", AUTO)
+        if not isinstance(metadata, dict) or not isinstance(model, str):
+            raise InvalidRequest("model must be a string and metadata an object")
+        header = _header(scope, b"x-hotswap-task")
+        call = Call(request_id, endpoint, body, model, header, metadata.get("task_type"))
+        if not body.get("stream"):
+            choice, answer = await self._router.generate(call)
+            await send_bytes(send, 200, answer, [JSON, *answer_headers(choice, request_id)])
+            return
+        opened = await self._router.open(call)
+        try:
+            await send(_start(200, [*SSE, *answer_headers(opened.choice, request_id)]))
+            await send(_part(opened.first))
+            try:
+                async for item in opened.rest:
+                    if isinstance(item, bytes):
+                        await send(_part(item))
+            except HotswapError as error:
+                # The status is gone; without [DONE] a client knows that this is not the end.
+                await send(_part(b"data: " + error_body(error) + b"\n\n"))
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            await opened.rest.aclose()
+
+    async def _take_feedback(
+        self, scope: Scope, receive: Receive, send: Send, request_id: str
+    ) -> None:
+        body = await self._body(scope, receive)
+        subject, score = body.get("request_id"), body.get("score")
+        if score is None and isinstance(body.get("success"), bool):
+            score = float(body["success"])
+        if not isinstance(subject, str):
+            raise InvalidRequest("request_id must be the x-request-id of an answer")
+        # `not <=` also refuses NaN
+        if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
+            raise InvalidRequest("give score, a number from 0 to 1, or success, true or false")
+        key = _header(scope, b"idempotency-key")
+        await self._feedback(subject, float(score), key, body.get("comment"))
+        await send_json(send, 200, {"request_id": subject, "score": score})
+
+    async def _body(self, scope: Scope, receive: Receive) -> dict[str, Any]:
+        limit = self._config.max_body_bytes
+        parts, size = [], 0
+        while True:
+            message = await receive()
+            part = message.get("body", b"")
+            size += len(part)
+            if size > limit:
+                raise TooLarge(f"the body exceeds {limit} bytes (server.max_body_bytes)")
+            parts.append(part)
+            if not message.get("more_body"):
+                break
+        try:
+            body = orjson.loads(b"".join(parts))
+        except orjson.JSONDecodeError as error:
+            raise InvalidRequest(f"the body is not JSON: {error}") from None
+        if not isinstance(body, dict):
+            raise InvalidRequest("the body must be a JSON object")
+        return body
+
+
+def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
+    """Check the bearer token; no keys, no check.
+
+    Raises:
+        Unauthorized: Missing or wrong.
+    """
+    if not keys:
+        return
+    given = (_header(scope, b"authorization") or "").removeprefix("Bearer ").encode()
+    if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
+        raise Unauthorized("missing or wrong bearer token in the Authorization header")
+
+
+def answer_headers(choice: Choice, request_id: str) -> Headers:
+    """Headers that say who answered and why."""
+    return [
+        (b"x-hotswap-model", choice.target.model.encode()),
+        (b"x-hotswap-generation", str(choice.target.generation).encode()),
+        (b"x-hotswap-task", choice.task.encode()),
+        (b"x-hotswap-decision", choice.decision.encode()),
+        (b"x-request-id", request_id.encode("latin-1", "replace")),
+    ]
+
+
+def error_body(error: HotswapError) -> bytes:
+    """OpenAI's error object."""
+    kind = "invalid_request_error" if error.http_status < 500 else "server_error"
+    return orjson.dumps(
+        {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+    )
+
+
+async def send_error(send: Send, error: HotswapError, request_id: str = "") -> None:
+    """Answer with an error; 429 and 503 say when to come back."""
+    headers: Headers = [JSON]
+    if request_id:
+        headers.append((b"x-request-id", request_id.encode("latin-1", "replace")))
+    if error.http_status in (429, 503):
+        seconds = math.ceil(error.retry_after_s or 1.0)
+        headers.append((b"retry-after", str(seconds).encode()))
+    await send_bytes(send, error.http_status, error_body(error), headers)
+
+
+async def send_json(send: Send, status: int, value: Any) -> None:
+    """Answer with a JSON value."""
+    await send_bytes(send, status, orjson.dumps(value), [JSON])
+
+
+async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
+    """Answer whole."""
+    await send(_start(status, [*headers, (b"content-length", str(len(body)).encode())]))
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+def _start(status: int, headers: Headers) -> dict[str, Any]:
+    return {"type": "http.response.start", "status": status, "headers": headers}
+
+
+def _part(body: Any) -> dict[str, Any]:
+    return {"type": "http.response.body", "body": body, "more_body": True}
+
+
+def _header(scope: Scope, name: bytes) -> str | None:
+    for key, value in scope["headers"]:
+        if key == name:
+            return str(value.decode("latin-1"))
+    return None
