@@ -74,7 +74,11 @@ class LlamaCppOptions(BaseModel):
 
 
 class LlamaCppEngine:
-    """Serves one GGUF model. ``spec.context_tokens`` holds for each request in flight."""
+    """Serves one GGUF model.
+
+    ``spec.context_tokens`` holds for each request in flight; llama.cpp rounds it up to a
+    multiple of 256.
+    """
 
     Options: ClassVar[type[BaseModel]] = LlamaCppOptions
 
@@ -96,6 +100,11 @@ class LlamaCppEngine:
     def deployment_options(cls, spec: ModelSpec) -> dict[str, Any]:
         """Ray options that ``spec`` asks for."""
         return default_deployment_options(spec)
+
+    @classmethod
+    def can_sleep(cls, spec: ModelSpec) -> bool:
+        """Always: the weights are freed and read again."""
+        return True
 
     @property
     def in_flight(self) -> int:
@@ -140,6 +149,8 @@ class LlamaCppEngine:
                     head = chunk
                     yield chunk
             await future
+            if call.cancelled.is_set():
+                raise EngineUnavailable(f"{self._spec.id}: stopped while it answered")
         except (ValueError, RuntimeError) as error:
             # llama.cpp raises while it reads a request, and reports what comes later.
             raise InvalidRequest(f"{self._spec.id}: {error}") from error

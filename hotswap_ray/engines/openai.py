@@ -84,6 +84,11 @@ class OpenAIEngine:
         """Ray options that ``spec`` asks for."""
         return default_deployment_options(spec)
 
+    @classmethod
+    def can_sleep(cls, spec: ModelSpec) -> bool:
+        """Only where ``vllm_sleep`` says so."""
+        return bool(parse_options(cls, spec).vllm_sleep)
+
     async def start(self) -> None:
         """Check that the server answers and lists the model.
 

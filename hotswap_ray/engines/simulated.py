@@ -103,6 +103,11 @@ class SimulatedEngine:
         """Ray options that ``spec`` asks for."""
         return default_deployment_options(spec)
 
+    @classmethod
+    def can_sleep(cls, spec: ModelSpec) -> bool:
+        """As the option ``can_sleep`` says."""
+        return bool(parse_options(cls, spec).can_sleep)
+
     async def start(self) -> None:
         """Take ``load_s``, then fail as ``fail_on_load`` says or become ready."""
         await self._pause(self._options.load_s * 1000)
