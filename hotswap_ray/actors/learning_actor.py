@@ -11,20 +11,18 @@ commit that writes that outcome: a restart adds exactly what is missing.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import re
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 from uuid import uuid4
 
 from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog, Score
-from hotswap_ray.core.errors import InvalidRequest, NotFound
-from hotswap_ray.core.evidence import HALF_LIFE, Cell, Evidence, group, problem
+from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.evidence import HALF_LIFE, problem
+from hotswap_ray.core.learned import Learned
 from hotswap_ray.core.learnings import Complexity, TaskKnowledge, TransferRecord, transfer
 from hotswap_ray.core.recent import RecentLatencies
 from hotswap_ray.core.spec import Preferences, TaskSpec
@@ -65,7 +63,7 @@ class LearningActor:
         checkpoint_rows: int = 20_000,
         half_life: float = HALF_LIFE,
         retention_s: float = 30 * 86_400,
-        feedback_wait_s: float = 5.0,
+        feedback_wait_s: float = 2.0,
         recent_size: int = 100_000,
     ) -> None:
         self._store = store
@@ -75,35 +73,31 @@ class LearningActor:
         self._invalid = 0
         self._log = LearningLog(
             store,
-            self._snapshot,
+            self._checkpoint,
             flush_s,
             flush_rows,
             buffer_rows,
             checkpoint_rows,
             lambda: clock() - retention_s,
         )
-        self._desk = FeedbackDesk(store, self._log, self._learn_score, feedback_wait_s)
-        self._knowledge = _load_knowledge(store)
-        self._take(*store.current_evidence(half_life))
-        self._configure(tasks)
+        self._learned = Learned(half_life)
+        self._desk = FeedbackDesk(store, self._log, self._learned.score, feedback_wait_s)
+        self._learned.knowledge.update(_load_knowledge(store))
+        self._learned.take(*store.current_evidence(half_life))
+        self._learned.configure(tasks)
 
-    def _take(self, cells: dict[Cell, Evidence], unsaved: set[Cell]) -> None:
-        """Put evidence from the store in the place of what is in memory."""
-        self._cells = cells
-        self._dirty = unsaved
-        self._tasks: defaultdict[str, list[Evidence]] = defaultdict(list)
-        for (task, _), cell in cells.items():
-            self._tasks[task].append(cell)
-            self._knowledge.setdefault(task, TaskKnowledge(task))
+    def _checkpoint(self) -> Checkpoint:
+        learned, now_s = self._learned, self._clock()
+        dirty, learned.dirty = learned.dirty, set()
+        return Checkpoint(
+            evidence=[learned.cells[key].to_doc() for key in dirty],
+            knowledge=[learned.refresh(task, now_s).to_doc() for task in {t for t, _ in dirty}],
+            undo=lambda: learned.dirty.update(dirty),
+        )
 
     async def configure(self, tasks: Sequence[TaskSpec]) -> None:
         """Take over requirements and preferences of a changed configuration."""
-        self._configure(tasks)
-
-    def _configure(self, tasks: Sequence[TaskSpec]) -> None:
-        for spec in tasks:
-            known = self._knowledge.get(spec.id) or TaskKnowledge(spec.id)
-            self._knowledge[spec.id] = known.configured(spec)
+        self._learned.configure(tasks)
 
     async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
         """Learn from outcomes; returns when they are durable.
@@ -130,7 +124,9 @@ class LearningActor:
                 return 0
             entry = Batch(batch_id, good)
             self._log.put(entry)
-            self._fold(good)
+            self._learned.fold(good)
+            self._recent.extend(good)
+            self._desk.arrived(good)
         await self._log.durable(entry)
         return len(entry.outcomes)
 
@@ -141,48 +137,6 @@ class LearningActor:
         self._invalid += 1
         log.warning("outcome of %s left out: %s", outcome.model, reason)
         return False
-
-    def _fold(self, batch: Sequence[Outcome]) -> None:
-        for key, outcomes in group(batch).items():
-            self._cell(key).extend(outcomes)
-        self._recent.extend(batch)
-        self._desk.arrived(batch)
-
-    def _cell(self, key: Cell) -> Evidence:
-        self._dirty.add(key)
-        cell = self._cells.get(key)
-        if cell is None:
-            cell = self._cells[key] = Evidence(*key, self._half_life)
-            self._tasks[key[0]].append(cell)
-            self._knowledge.setdefault(key[0], TaskKnowledge(key[0]))
-        return cell
-
-    def _snapshot(self) -> Checkpoint:
-        dirty, self._dirty = self._dirty, set()
-        tasks = {task for task, _ in dirty}
-        for task in tasks:
-            self._refresh(task)
-        return Checkpoint(
-            evidence=[self._cells[key].to_doc() for key in dirty],
-            knowledge=[self._knowledge[task].to_doc() for task in tasks],
-            undo=lambda: self._dirty.update(dirty),
-        )
-
-    def _learn_score(self, key: Cell, score: float) -> None:
-        self._cell(key).score((score,))
-
-    def _known(self, task: str) -> TaskKnowledge:
-        known = self._knowledge.get(task)
-        if known is None:
-            close = difflib.get_close_matches(task, self._knowledge, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise NotFound(f"unknown task {task!r}{hint}")
-        return known
-
-    def _refresh(self, task: str) -> TaskKnowledge:
-        known = self._known(task).observe(self._tasks[task], self._clock())
-        self._knowledge[task] = known
-        return known
 
     async def feedback(
         self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
@@ -257,15 +211,17 @@ class LearningActor:
         _check_name(task)
         if complexity not in (None, "low", "medium", "high"):
             raise InvalidRequest(f"complexity is {complexity!r}; use low, medium or high")
-        known = self._knowledge.get(task) or TaskKnowledge(task)
-        learned = known.learn(self._clock(), preferences, complexity)
-        await asyncio.to_thread(self._store.save_knowledge, task, learned.to_doc())
-        self._knowledge[task] = learned
+        # Under the lock: a checkpoint taken earlier must not be written over this.
+        async with self._log.lock:
+            known = self._learned.knowledge.get(task) or TaskKnowledge(task)
+            learned = known.learn(self._clock(), preferences, complexity)
+            await asyncio.to_thread(self._store.save_knowledge, task, learned.to_doc())
+            self._learned.knowledge[task] = learned
         return learned
 
     async def enhance_criteria(self, criteria: Criteria) -> Criteria:
         """Fill in what a request does not state. Raises ``NotFound`` for an unknown task."""
-        return self._known(criteria.task_type).enhance(criteria)
+        return self._learned.known(criteria.task_type).enhance(criteria)
 
     async def transfer(self, task: str, from_model: str, to_model: str) -> TransferRecord:
         """Hand a task's knowledge to another model; evidence stays with its model.
@@ -273,8 +229,9 @@ class LearningActor:
         Raises:
             NotFound: The task is unknown.
         """
-        known = self._refresh(task)
-        return transfer(known, self._tasks[task], from_model, to_model, self._clock())
+        now_s = self._clock()
+        known = self._learned.refresh(task, now_s)
+        return transfer(known, self._learned.of_task(task), from_model, to_model, now_s)
 
     async def task_performance(self, task: str) -> dict[str, Any]:
         """What is known of a task, and the evidence of each model at it.
@@ -282,8 +239,8 @@ class LearningActor:
         Raises:
             NotFound: The task is unknown.
         """
-        doc = self._refresh(task).to_doc()
-        return {**doc, "models": [_row(cell) for cell in self._tasks[task]]}
+        known = self._learned.refresh(task, self._clock())
+        return {**known.to_doc(), "models": self._learned.rows(task)}
 
     async def latency_p99(
         self, since_s: float, until_s: float, task: str | None = None
@@ -303,16 +260,16 @@ class LearningActor:
 
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
-        return [_row(self._cells[key]) for key in sorted(self._cells)]
+        return self._learned.rows()
 
     async def summary(self) -> dict[str, Any]:
         """Counts over everything, and what is known per task."""
-        tasks = {task: self._refresh(task).to_doc() for task in sorted(self._knowledge)}
+        learned, now_s = self._learned, self._clock()
         return {
-            "outcomes": sum(cell.count for cell in self._cells.values()),
-            "scores": sum(cell.quality_count for cell in self._cells.values()),
-            "cells": len(self._cells),
-            "tasks": tasks,
+            "outcomes": sum(cell.count for cell in learned.cells.values()),
+            "scores": sum(cell.quality_count for cell in learned.cells.values()),
+            "cells": len(learned.cells),
+            "tasks": {t: learned.refresh(t, now_s).to_doc() for t in sorted(learned.knowledge)},
         }
 
     async def export_lines(self, with_outcomes: bool = True) -> list[str]:
@@ -333,22 +290,13 @@ class LearningActor:
             counts = await asyncio.to_thread(self._store.import_lines, lines)
             found = await asyncio.to_thread(self._store.current_evidence, self._half_life)
             imported = await asyncio.to_thread(_load_knowledge, self._store)
-            self._take(*found)
+            self._learned.take(*found)
             for entry in self._log.entries:  # came in meanwhile, not durable yet
                 if isinstance(entry, Batch):
-                    for key, outcomes in group(entry.outcomes).items():
-                        self._cell(key).extend(outcomes)
+                    self._learned.fold(entry.outcomes)
                 elif isinstance(entry, Score):
-                    self._learn_score(entry.cell, entry.score)
-        for task, known in imported.items():
-            mine = self._knowledge.get(task, known)
-            # The configuration of this cluster wins over the one the lines came from.
-            self._knowledge[task] = replace(
-                known,
-                requirements=mine.requirements,
-                quality_target=mine.quality_target,
-                preferences=(known if "preferences" in known.stated else mine).preferences,
-            )
+                    self._learned.score(entry.cell, entry.score)
+            self._learned.adopt(imported)
         return counts
 
     async def health(self) -> dict[str, Any]:
@@ -362,8 +310,8 @@ class LearningActor:
             "failed_writes": self._log.failures,
             "invalid_outcomes": self._invalid,
             "waiting_feedback": self._desk.waiting,
-            "cells": len(self._cells),
-            "tasks": len(self._knowledge),
+            "cells": len(self._learned.cells),
+            "tasks": len(self._learned.knowledge),
         }
 
     async def close(self) -> None:
@@ -373,10 +321,6 @@ class LearningActor:
 
 def _load_knowledge(store: Store) -> dict[str, TaskKnowledge]:
     return {task: TaskKnowledge.from_doc(doc) for task, doc in store.load_knowledge().items()}
-
-
-def _row(cell: Evidence) -> dict[str, Any]:
-    return {**cell.row(), "model": cell.model or None}
 
 
 def _check_name(task: str) -> None:

@@ -111,7 +111,8 @@ class ModelPool:
         parse_options(load_engine_class(spec.engine), spec)
         if spec.id in self.generations and self.specs.get(spec.id) not in (None, spec):
             raise Conflict(f"model {spec.id!r} is loaded with other settings; unload it first")
-        await asyncio.to_thread(self._store.save_model, spec.model_dump_json(), spec.id, source)
+        if source == "runtime":  # what the file says is read from the file, secrets included
+            await asyncio.to_thread(self._store.save_model, spec.model_dump_json(), spec.id, source)
         self.specs[spec.id] = spec
         if spec.id not in self._publisher.table.models:
             await self._publish(spec.id, None)

@@ -119,7 +119,7 @@ def load_engine_class(name: str) -> type[Engine]:
     return cast("type[Engine]", getattr(import_module(module), attribute))
 
 
-def parse_options(engine: type[Engine], spec: ModelSpec) -> Any:
+def parse_options(engine: type[Any], spec: ModelSpec) -> Any:
     """Check ``spec.options`` against the engine's own schema.
 
     Raises:

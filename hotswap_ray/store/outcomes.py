@@ -24,6 +24,7 @@ IMPORTED = "outcomes:imported"
 WATERMARK = "watermark"
 KEPT_BATCHES = 20_000
 PAGE = 5_000
+PRUNED_AT_ONCE = 50_000
 
 COLUMNS = [
     "request_id", "task", "model", "generation", "decision", "at_s", "success", "latency_ms",
@@ -246,23 +247,22 @@ class OutcomeLog(Database):
     def prune(self, older_than_s: float) -> int:
         """Delete events, and outcomes in saved evidence, from before this Unix time.
 
+        Looks at the 50,000 outcomes stored longest, so that a call takes bounded time.
+
         Returns:
             How many outcomes were deleted. Evidence is not changed.
         """
         with self.transaction() as connection:
             mark = self._counter(connection, WATERMARK)
-            old = select(outcomes.c.id).where(outcomes.c.at_s < older_than_s, outcomes.c.id <= mark)
-            connection.execute(
-                feedback.delete().where(feedback.c.outcome_id.in_(old), feedback.c.id <= mark)
-            )
+            first = select(outcomes.c.id, outcomes.c.at_s).where(outcomes.c.id <= mark)
+            head = first.order_by(outcomes.c.id).limit(PRUNED_AT_ONCE).subquery()
+            old = select(head.c.id).where(head.c.at_s < older_than_s)
             connection.execute(events.delete().where(events.c.at_s < older_than_s))
             # A score that is not folded in yet needs its outcome to know task and model.
-            kept = select(feedback.c.outcome_id)
-            return int(
-                connection.execute(
-                    outcomes.delete().where(outcomes.c.id.in_(old), outcomes.c.id.not_in(kept))
-                ).rowcount
-            )
+            needed = select(feedback.c.outcome_id).where(feedback.c.id > mark)
+            old = old.where(head.c.id.not_in(needed))
+            connection.execute(feedback.delete().where(feedback.c.outcome_id.in_(old)))
+            return int(connection.execute(outcomes.delete().where(outcomes.c.id.in_(old))).rowcount)
 
     def _number(self, connection: Connection, wanted: set[str]) -> dict[str, int]:
         missing = sorted(wanted - self._ids.keys())
