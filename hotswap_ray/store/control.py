@@ -51,14 +51,12 @@ class ControlTables(Database):
         text = dumps(doc)
         with self.transaction() as connection:
             statement = self._insert(route_table).values(id=1, version=version, doc=text)
-            written = connection.execute(
-                statement.on_conflict_do_update(
-                    index_elements=["id"],
-                    set_={"version": version, "doc": text},
-                    where=route_table.c.version < version,
-                )
-            ).rowcount
-            if written:
+            newer = statement.on_conflict_do_update(
+                index_elements=["id"],
+                set_={"version": version, "doc": text},
+                where=route_table.c.version < version,
+            )
+            if self._wrote(connection, newer):
                 return
             found = connection.execute(select(route_table.c.version, route_table.c.doc)).one()
             if (found.version, found.doc) != (version, text):

@@ -17,7 +17,7 @@ import orjson
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, Engine, Table, create_engine, event, select
+from sqlalchemy import Connection, Engine, Table, create_engine, event, literal, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
@@ -161,6 +161,11 @@ class Database:
         statement = self._insert(table).values(**values)
         changed = {key: value for key, value in values.items() if key not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
+
+    def _wrote(self, connection: Connection, statement: Any) -> bool:
+        """Run an INSERT ... ON CONFLICT; whether a row was written."""
+        # The row count of such a statement is not the same on both databases.
+        return connection.execute(statement.returning(literal(1))).first() is not None
 
     def _take(self, connection: Connection, counter: str, count: int = 1) -> int:
         """Reserve ``count`` numbers; returns the first. Never gives a number twice."""

@@ -115,12 +115,14 @@ class OutcomeLog(Database):
         statement = self._insert(outcomes).on_conflict_do_nothing(
             index_elements=["request", "model", "generation"]
         )
-        return int(connection.execute(statement, rows).rowcount)
+        connection.execute(statement, rows)
+        written = select(func.count()).where(outcomes.c.id.between(min(ids), max(ids)))
+        return int(connection.execute(written).scalar_one())
 
     def _new_batch(self, connection: Connection, batch_id: str) -> bool:
         number = self._take(connection, "batches")
         statement = self._insert(batches).values(id=number, batch=digest(batch_id))
-        if not connection.execute(statement.on_conflict_do_nothing()).rowcount:
+        if not self._wrote(connection, statement.on_conflict_do_nothing()):
             return False
         if number % 1000 == 0:
             connection.execute(batches.delete().where(batches.c.id <= number - KEPT_BATCHES))

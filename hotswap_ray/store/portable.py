@@ -149,7 +149,7 @@ class PortableLearnings(LearningTables):
         key = (given.task, given.model)
         own = origin == self.origin()
         mark = self._insert(imports).values(origin=origin, task=key[0], model=key[1])
-        if not connection.execute(mark.on_conflict_do_nothing()).rowcount:
+        if not self._wrote(connection, mark.on_conflict_do_nothing()):
             return False
         if key in cells and own:
             return False

@@ -1,0 +1,111 @@
+"""All that was learned, in memory: knowledge by task and evidence by (task, model)."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from hotswap_ray.core.errors import NotFound
+from hotswap_ray.core.evidence import Cell, Evidence, group
+from hotswap_ray.core.learnings import TaskKnowledge
+from hotswap_ray.core.spec import TaskSpec
+from hotswap_ray.core.types import Outcome
+
+
+class Learned:
+    """The state of the learning actor.
+
+    Args:
+        half_life: Of new cells, in observations.
+
+    Attributes:
+        knowledge: By task.
+        cells: Evidence by (task, model).
+        dirty: Cells that differ from what is saved.
+    """
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life = half_life
+        self._by_task: defaultdict[str, list[Evidence]] = defaultdict(list)
+        self.knowledge: dict[str, TaskKnowledge] = {}
+        self.cells: dict[Cell, Evidence] = {}
+        self.dirty: set[Cell] = set()
+
+    def take(self, cells: dict[Cell, Evidence], dirty: set[Cell]) -> None:
+        """Put evidence from the store in the place of what is here."""
+        self.cells, self.dirty = cells, dirty
+        self._by_task.clear()
+        for (task, _), cell in cells.items():
+            self._by_task[task].append(cell)
+            self.knowledge.setdefault(task, TaskKnowledge(task))
+
+    def configure(self, tasks: Iterable[TaskSpec]) -> None:
+        """Take over what the configuration states."""
+        for spec in tasks:
+            known = self.knowledge.get(spec.id) or TaskKnowledge(spec.id)
+            self.knowledge[spec.id] = known.configured(spec)
+
+    def adopt(self, imported: dict[str, TaskKnowledge]) -> None:
+        """Take over imported knowledge; this cluster's configuration wins over its own."""
+        for task, known in imported.items():
+            mine = self.knowledge.get(task, known)
+            self.knowledge[task] = replace(
+                known,
+                requirements=mine.requirements,
+                quality_target=mine.quality_target,
+                preferences=(known if "preferences" in known.stated else mine).preferences,
+            )
+
+    def fold(self, batch: Sequence[Outcome]) -> None:
+        """Learn from outcomes in their order."""
+        for key, outcomes in group(batch).items():
+            self._cell(key).extend(outcomes)
+
+    def score(self, key: Cell, score: float) -> None:
+        """Learn a quality that was given later."""
+        self._cell(key).score((score,))
+
+    def _cell(self, key: Cell) -> Evidence:
+        self.dirty.add(key)
+        cell = self.cells.get(key)
+        if cell is None:
+            cell = self.cells[key] = Evidence(*key, self._half_life)
+            self._by_task[key[0]].append(cell)
+            self.knowledge.setdefault(key[0], TaskKnowledge(key[0]))
+        return cell
+
+    def of_task(self, task: str) -> Sequence[Evidence]:
+        """Evidence of every model at a task."""
+        return self._by_task.get(task, ())
+
+    def known(self, task: str) -> TaskKnowledge:
+        """Knowledge of a task as last refreshed.
+
+        Raises:
+            NotFound: The task is unknown; the closest name is given.
+        """
+        known = self.knowledge.get(task)
+        if known is None:
+            close = difflib.get_close_matches(task, self.knowledge, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ""
+            raise NotFound(f"unknown task {task!r}{hint}")
+        return known
+
+    def refresh(self, task: str, now_s: float) -> TaskKnowledge:
+        """Knowledge of a task with its references renewed from the evidence.
+
+        Raises:
+            NotFound: The task is unknown.
+        """
+        known = self.known(task).observe(self.of_task(task), now_s)
+        self.knowledge[task] = known
+        return known
+
+    def rows(self, task: str | None = None) -> list[dict[str, Any]]:
+        """A flat row per cell; ``model`` is ``None`` for reports that name no model."""
+        cells = self.cells.values() if task is None else self.of_task(task)
+        found = sorted(cells, key=lambda cell: (cell.task, cell.model))
+        return [{**cell.row(), "model": cell.model or None} for cell in found]
