@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 from types import SimpleNamespace
 from typing import Any
@@ -17,8 +18,7 @@ class DeviceMemory:
 
     def hotswap_device_bytes(self) -> int:
         """Memory in use on this worker's GPU, by whomever; 0 on CPUs."""
-        import torch
-
+        torch = importlib.import_module("torch")
         if not torch.cuda.is_available():
             return 0
         free, total = torch.cuda.mem_get_info()

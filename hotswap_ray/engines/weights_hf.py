@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
+from importlib import import_module
 from pathlib import Path
 
 from filelock import FileLock
@@ -59,15 +60,12 @@ def gemma_270m_hf(cache_dir: Path | None = None) -> Path:
 
 
 def _convert(source: Path, folder: Path) -> None:
-    import torch
-    from safetensors.torch import save_file
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    torch, transformers = import_module("torch"), import_module("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
     # The same prompt as with llama.cpp, so that the two engines can stand in for each other.
     tokenizer.chat_template = "{{ bos_token }}" + BASE_MODEL_TEMPLATE
     tokenizer.save_pretrained(folder)
-    model = AutoModelForCausalLM.from_pretrained(
+    model = transformers.AutoModelForCausalLM.from_pretrained(
         source.parent, gguf_file=source.name, dtype=torch.bfloat16
     )
     # `model.save_pretrained` refuses a model read from GGUF, though its weights are plain now.
@@ -80,7 +78,7 @@ def _convert(source: Path, folder: Path) -> None:
         name: value for name, value in model.state_dict().items() if name != "lm_head.weight"
     }
     path = folder / "model.safetensors"
-    save_file(weights, path, metadata={"format": "pt"})
+    import_module("safetensors.torch").save_file(weights, path, metadata={"format": "pt"})
     path.chmod(0o644)
 
 
