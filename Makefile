@@ -1,0 +1,74 @@
+# Two commands are enough: `make demo` and `make test`. Each does all its set-up, once.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+EXTRAS := cpu,dev
+CONFIG ?= deployments/quickstart.yaml
+# A stamp per set of dependencies: an unchanged pyproject.toml installs nothing again.
+INSTALLED := $(VENV)/.installed
+WEIGHTS := $(VENV)/.weights
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres check format bench clean
+
+help:  ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(INSTALLED): pyproject.toml
+	@echo "== virtual environment in $(VENV) (about 2 minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -U pip
+	@echo "== installing hotswap_ray[$(EXTRAS)]"
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]' | grep -vE 'already satisfied|Looking in|^  ' || true
+	@$(BIN)/python -c 'import ray, hotswap_ray'
+	@touch $@
+
+$(WEIGHTS): $(INSTALLED)
+	@echo "== preparing the models (Gemma 3 270M and two variants)"
+	@$(BIN)/python -c 'from hotswap_ray.engines.weights import resolve_source as make; \
+	  [print("  ", make(name)) for name in ("gemma3-270m", "gemma3-270m:drop=15", "gemma3-270m:drop=14-15")]'
+	@touch $@
+
+setup: $(INSTALLED) $(WEIGHTS)  ## Install everything and prepare the weights
+
+demo: setup  ## The tour: three real models, swaps under load, a killed controller
+	@$(BIN)/python -m hotswap_ray.tour
+
+serve: setup  ## Serve the three models until Ctrl-C (CONFIG=file for others)
+	@$(BIN)/hotswap serve $(CONFIG)
+
+test: setup  ## Every test that this machine can run
+	@$(BIN)/python -m pytest tests/unit tests/contract hotswap_ray -m 'not ray and not vllm and not gpu' -q
+	@$(BIN)/python -m pytest tests/ray tests/llama -m 'not vllm and not gpu' -q
+
+test-fast: $(INSTALLED)  ## Unit tests only: no Ray, no weights
+	@$(BIN)/python -m pytest tests/unit hotswap_ray -m 'not ray and not llama and not vllm and not gpu' -q
+
+test-ray: $(INSTALLED)  ## Real Ray, simulated engines
+	@$(BIN)/python -m pytest tests/ray -q
+
+test-llama: setup  ## Real models with llama.cpp
+	@$(BIN)/python -m pytest tests/contract tests/llama -m llama -q
+
+test-vllm:  ## Real vLLM on CPU, in an environment of its own (5 GB, minutes)
+	@.ci/vllm_env .venv-vllm
+	@.venv-vllm/bin/python -m pytest tests/vllm -m vllm -q
+
+test-postgres: $(INSTALLED)  ## The store's suite on a throwaway PostgreSQL server
+	@url=$$(.ci/postgres) && HOTSWAP_TEST_POSTGRES_URL=$$url $(BIN)/python -m pytest tests/unit -m postgres -q
+
+check: $(INSTALLED)  ## Lint, format, types, import direction, documents
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_docs.py tests/unit/test_examples.py -q
+
+format: $(INSTALLED)  ## Format and fix what can be fixed
+	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
+
+bench: setup  ## All benchmarks; each prints one JSON object last
+	@for file in overhead swap_under_load learnings; do \
+	  echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done
+
+clean:  ## Remove the environments and caches of this checkout
+	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,263 @@
+"""The tour of ``make demo``: real models, real traffic, a swap, a rollback, a crash.
+
+Three variants of Gemma 3 270M serve three checkable few-shot tasks. Clients use the official
+``openai`` package and do not know that models change. The tour ends by itself and fails if
+one request was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from hotswap_ray.fewshot import TASKS
+
+QUICKSTART = Path(__file__).parent.parent / "deployments" / "quickstart.yaml"
+CLIENTS = 4
+SHOWN = ("capitals", "translate_fr", "uppercase")
+
+
+@dataclass
+class Tally:
+    """What clients saw of one model on one task."""
+
+    requests: int = 0
+    latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=500))
+    quality: float = 0.0
+
+
+class Traffic:
+    """Clients in a thread of their own: they go on whatever the tour does."""
+
+    def __init__(self, url: str) -> None:
+        self.sent = 0
+        self.answered = 0
+        self.failures: list[str] = []
+        self.mismatched = 0
+        self.seen: dict[tuple[str, str], Tally] = defaultdict(Tally)
+        self.stop = threading.Event()
+        self._url = url
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
+
+    def start(self) -> None:
+        """Begin sending."""
+        self._thread.start()
+
+    def end(self, timeout_s: float = 60) -> None:
+        """Send nothing more and wait for the answers that are due."""
+        self.stop.set()
+        self._thread.join(timeout_s)
+
+    async def _run(self) -> None:
+        from openai import AsyncOpenAI
+
+        # No retries: the client must not hide a lost request.
+        client = AsyncOpenAI(base_url=f"{self._url}/v1", api_key="none", max_retries=0, timeout=60)
+        await asyncio.gather(*(self._client(client, random.Random(n)) for n in range(CLIENTS)))
+        await client.close()
+
+    async def _client(self, client: Any, rng: random.Random) -> None:
+        while not self.stop.is_set():
+            name = rng.choice(SHOWN)
+            task = TASKS[name]
+            item = rng.choice(task.items)
+            self.sent += 1
+            started = time.perf_counter()
+            try:
+                raw = await client.completions.with_raw_response.create(
+                    **task.body(item, model=f"auto:{name}")
+                )
+                answer = raw.parse()
+            except Exception as error:  # noqa: BLE001 - the tour counts every kind of loss
+                self.failures.append(f"{type(error).__name__}: {error}"[:200])
+                continue
+            self.answered += 1
+            model = raw.headers["x-hotswap-model"]
+            self.mismatched += model != answer.model
+            quality = task.score(item, answer.choices[0].text)
+            tally = self.seen[name, model]
+            tally.requests += 1
+            tally.latencies_ms.append((time.perf_counter() - started) * 1e3)
+            tally.quality += quality
+            await client.post(
+                "/feedback",
+                body={"request_id": raw.headers["x-request-id"], "score": quality},
+                cast_to=object,
+            )
+
+
+def table(traffic: Traffic, serving: dict[str, str], title: str) -> Table:
+    """Requests, latency, quality and the serving model, as clients saw them."""
+    out = Table(title=title, title_justify="left", expand=False)
+    for column in ("task", "model", "serves now", "requests", "p50 ms", "quality"):
+        justify = "left" if column in ("task", "model") else "right"
+        out.add_column(column, justify=justify)
+    for task in SHOWN:
+        models = sorted({m for t, m in list(traffic.seen) if t == task} | {serving[task]})
+        for model in models:
+            tally = traffic.seen[task, model]
+            p50 = f"{statistics.median(tally.latencies_ms):.0f}" if tally.latencies_ms else "-"
+            quality = f"{tally.quality / tally.requests:.2f}" if tally.requests else "-"
+            mark = "<--" if serving[task] == model else ""
+            out.add_row(task, model, mark, str(tally.requests), p50, quality)
+    return out
+
+
+class Tour:
+    """The steps, one method each, told as they happen.
+
+    Args:
+        arbiter: A connected ``Arbiter``.
+        traffic: The clients.
+        console: Where to tell.
+    """
+
+    def __init__(self, arbiter: Any, traffic: Traffic, console: Console) -> None:
+        self.records: list[dict[str, Any]] = []
+        self._arbiter = arbiter
+        self._traffic = traffic
+        self._console = console
+
+    def _serving(self) -> dict[str, str]:
+        tasks = self._arbiter.status()["tasks"]
+        return {task: tasks[task]["model"] for task in SHOWN}
+
+    def watch(self, title: str, until: Callable[[], bool], limit_s: float = 60) -> None:
+        """Show the live table until ``until`` holds; fails when it never does."""
+        deadline = time.monotonic() + limit_s
+        if not self._console.is_terminal:
+            while not until():
+                _check_time(title, deadline)
+            self._console.print(table(self._traffic, self._serving(), title))
+            return
+        with Live(console=self._console, refresh_per_second=4) as live:
+            while not until():
+                _check_time(title, deadline)
+                live.update(table(self._traffic, self._serving(), title))
+            live.update(table(self._traffic, self._serving(), title))
+
+    def some_traffic(self, title: str, requests: int) -> None:
+        """Let clients get ``requests`` more answers."""
+        goal = self._traffic.answered + requests
+        self.watch(title, lambda: self._traffic.answered >= goal)
+
+    def swap(self, task: str, model: str) -> dict[str, Any]:
+        """Swap under load and wait for the end."""
+        self._console.print(f"\n[bold]$ hotswap swap {task} {model}[/]")
+        record: dict[str, Any] = self._arbiter.force_swap(task, model, wait=True)
+        return self._ended(record)
+
+    def rollback(self, task: str) -> dict[str, Any]:
+        """Roll back under load."""
+        self._console.print(f"\n[bold]$ hotswap rollback {task}[/]")
+        record: dict[str, Any] = self._arbiter.rollback(task, wait=True)
+        return self._ended(record)
+
+    def swap_with_a_crash(self, task: str, model: str) -> dict[str, Any]:
+        """Kill the controller in mid-swap; the one that Ray restarts goes on."""
+        import ray
+
+        self._console.print(f"\n[bold]$ hotswap swap {task} {model}[/]   (controller killed)")
+        record = self._arbiter.force_swap(task, model, wait=False)
+        ray.kill(ray.get_actor("swap_controller", namespace="hotswap"), no_restart=False)
+        self._console.print("  controller killed; traffic goes on with the last route table")
+        return self._ended(self._arbiter.wait(record["swap_id"], 90))
+
+    def _ended(self, record: dict[str, Any]) -> dict[str, Any]:
+        self.records.append(record)
+        facts = record["facts"]
+        told = {key: facts[key] for key in ("golden", "commit_ms", "rollback_ms") if key in facts}
+        self._console.print(
+            f"  {record['from_model']} -> {record['to_model']}: {record['phase']}"
+            f" ({record['reason']}) {told or ''} {record['error']}"
+        )
+        return record
+
+
+def _check_time(title: str, deadline: float) -> None:
+    if time.monotonic() > deadline:
+        raise TimeoutError(f"{title!r} took too long")
+    time.sleep(0.2)
+
+
+def main() -> int:
+    """Run the tour; 0 if nothing was lost."""
+    os.environ.setdefault("RAY_DEDUP_LOGS", "1")
+    console = Console()
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="hotswap-tour-") as folder:
+        from hotswap_ray import Arbiter, app, config
+
+        text = QUICKSTART.read_text()
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        text += f"\nserver: {{port: {port}}}\nstore: {{url: 'sqlite:///{folder}/tour.sqlite'}}\n"
+        text += "swap: {bake_s: 1}\nlearning: {flush_s: 0.2}\n"
+        settings = config.loads(text, name=QUICKSTART.name)
+        url = f"http://127.0.0.1:{port}"
+        console.print("[bold]hotswap_ray[/]: starting Ray, the endpoint and the first models")
+        app.start(settings)
+        arbiter = Arbiter.connect()
+        arbiter.wait_until_ready(120)
+        console.print(f"ready after {time.monotonic() - started:.0f} s at {url}/v1\n")
+        traffic = Traffic(url)
+        tour = Tour(arbiter, traffic, console)
+        traffic.start()
+        tour.some_traffic("Every task begins on its configured model", 60)
+        tour.swap("translate_fr", "quality")
+        tour.some_traffic("translate_fr is served by the full model", 60)
+        tour.rollback("translate_fr")
+        tour.some_traffic("and back: one commit of the route table", 30)
+        crashed = tour.swap_with_a_crash("uppercase", "fast")
+        tour.swap("capitals", "quality")
+        tour.some_traffic("After a crash and another swap", 60)
+        traffic.end()
+        return summary(console, traffic, tour, crashed, time.monotonic() - started)
+
+
+def summary(
+    console: Console, traffic: Traffic, tour: Tour, crashed: dict[str, Any], seconds: float
+) -> int:
+    """Tell what happened; the exit status."""
+    lost = traffic.sent - traffic.answered
+    commits = [r["facts"]["commit_ms"] for r in tour.records if "commit_ms" in r["facts"]]
+    ended = [r for r in tour.records if r["phase"] in ("succeeded", "rolled_back")]
+    out = Table(title="Summary", title_justify="left", show_header=False)
+    rows = {
+        "requests sent": traffic.sent,
+        "failed": lost,
+        "answers by another model than the header says": traffic.mismatched,
+        "swaps and rollbacks": f"{len(ended)} of {len(tour.records)}",
+        "swap whose controller was killed": crashed["phase"],
+        "slowest commit": f"{max(commits, default=0):.1f} ms",
+        "time": f"{seconds:.0f} s",
+    }
+    for name, value in rows.items():
+        out.add_row(name, str(value))
+    console.print(out)
+    for failure in traffic.failures[:5]:
+        console.print(f"[red]lost:[/] {failure}")
+    good = not lost and not traffic.mismatched and len(ended) == len(tour.records)
+    console.print("[green]nothing was lost[/]" if good else "[red]something was lost[/]")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
