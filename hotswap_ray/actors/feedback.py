@@ -91,19 +91,21 @@ class FeedbackDesk:
     async def _find(self, request_id: str) -> tuple[Cell, bytes | None]:
         """Who answered, and the key of an earlier score."""
         arrival = self._arrivals[request_id] = asyncio.Event()
+        deadline = asyncio.get_running_loop().time() + self._wait_s
         try:
-            async with asyncio.timeout(self._wait_s):
-                while True:
-                    queued = self._queued_score(request_id)
-                    if queued is not None:
-                        return queued.cell, digest(queued.idempotency_key)
-                    if cell := self._queued_cell(request_id):
-                        return cell, None
-                    stored = await asyncio.to_thread(self._store.find_request, request_id)
-                    if stored is not None:
-                        return (stored.task, stored.model), stored.idempotency
+            while True:
+                queued = self._queued_score(request_id)
+                if queued is not None:
+                    return queued.cell, digest(queued.idempotency_key)
+                if cell := self._queued_cell(request_id):
+                    return cell, None
+                stored = await asyncio.to_thread(self._store.find_request, request_id)
+                if stored is not None:
+                    return (stored.task, stored.model), stored.idempotency
+                # Only this wait has a limit: a slow store is no reason to say "not found".
+                async with asyncio.timeout_at(deadline):
                     await arrival.wait()
-                    arrival.clear()
+                arrival.clear()
         except TimeoutError:
             raise NotFound(f"no outcome of request {request_id!r} is known") from None
         finally:
