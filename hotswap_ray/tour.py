@@ -204,13 +204,17 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hotswap-tour-") as folder:
         from hotswap_ray import Arbiter, app, config
 
-        text = QUICKSTART.read_text()
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
-        text += f"\nserver: {{port: {port}}}\nstore: {{url: 'sqlite:///{folder}/tour.sqlite'}}\n"
-        text += "swap: {bake_s: 1}\nlearning: {flush_s: 0.2}\n"
-        settings = config.loads(text, name=QUICKSTART.name)
+        settings = config.load(QUICKSTART, {"HOTSWAP_STORE_URL": f"sqlite:///{folder}/tour.sqlite"})
+        settings = settings.model_copy(
+            update={
+                "server": settings.server.model_copy(update={"port": port}),
+                "swap": settings.swap.model_copy(update={"bake_s": 1.0}),
+                "learning": settings.learning.model_copy(update={"flush_s": 0.2}),
+            }
+        )
         url = f"http://127.0.0.1:{port}"
         console.print("[bold]hotswap_ray[/]: starting Ray, the endpoint and the first models")
         app.start(settings)
