@@ -1,0 +1,57 @@
+"""The documents stay true: what they name exists, and what exists is named."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from hotswap_ray.core import errors
+from hotswap_ray.core.swap import Phase
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_file_of_the_project_that_a_page_names_exists(page):
+    named = re.findall(
+        r"`((?:hotswap_ray|tests|benchmarks|deployments|docs)/[\w/.-]+)`", page.read_text()
+    )
+
+    assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_make_target_that_a_page_names_exists():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    named = {
+        name for page in PAGES for name in re.findall(r"\bmake ([a-z][a-z-]+)\b", page.read_text())
+    }
+
+    assert {name for name in named if f"make {name}" and name not in targets} <= {"the"}
+
+
+def test_the_error_tree_in_the_docstring_names_every_error_with_its_status():
+    classes = [
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and issubclass(value, errors.HotswapError)
+    ]
+    tree = errors.__doc__
+
+    for error in classes:
+        assert error.__name__ in tree
+        if error is not errors.HotswapError and error.__subclasses__() == []:
+            assert re.search(rf"{error.__name__}\s+{error.code}\s+{error.http_status}", tree), error
+
+
+def test_the_architecture_page_explains_every_phase():
+    page = (ROOT / "docs" / "architecture.md").read_text()
+
+    assert [phase for phase in Phase if phase not in page] == []
