@@ -15,29 +15,30 @@ import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-import orjson
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, field_validator
-from ray.exceptions import RayError
 
 from hotswap_ray.core.errors import (
     ConfigError,
     EngineError,
     EngineLoadFailed,
     EngineUnavailable,
-    InvalidRequest,
 )
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Endpoint
 from hotswap_ray.engines.base import default_deployment_options, parse_options
 from hotswap_ray.engines.vllm_runtime import (
+    STOP_GRACE_S,
     DeviceMemory,
+    LogMark,
     NoDownload,
+    VllmErrors,
     end_processes,
+    parse_events,
     resident_bytes,
+    typed_error,
     vllm_processes,
 )
 
@@ -49,19 +50,6 @@ OWNED_ENGINE_KWARGS = {
     "distributed_executor_backend": "options.accelerator",
 }
 """Engine arguments that another field of the model decides, and which."""
-
-LOAD_ERRORS = (
-    AssertionError,
-    AttributeError,
-    ImportError,
-    LookupError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-    RayError,
-)
-"""What vLLM and Ray raise for a model, an argument or a machine that does not fit."""
 
 
 class VllmOptions(BaseModel):
@@ -93,27 +81,6 @@ class VllmOptions(BaseModel):
             if key in value:
                 raise ValueError(f"{key} is decided by the model's `{owner}`; set that")
         return value
-
-
-@dataclass(frozen=True)
-class VllmErrors:
-    """What vLLM raises while serving, by who is to blame."""
-
-    client: tuple[type[Exception], ...] = (ValueError,)
-    dead: tuple[type[Exception], ...] = ()
-    server: tuple[type[Exception], ...] = ()
-
-    @classmethod
-    def of_installed_vllm(cls) -> VllmErrors:
-        """The classes of the installed vLLM; one tree with a common root since 0.27."""
-        public = importlib.import_module("vllm.exceptions")
-        engine = importlib.import_module("vllm.v1.engine.exceptions")
-        failed = engine.EngineGenerateError
-        return cls(
-            client=(ValueError, getattr(public, "VLLMClientError", ValueError)),
-            dead=(engine.EngineDeadError,),
-            server=(*LOAD_ERRORS, failed, getattr(public, "VLLMError", failed)),
-        )
 
 
 class VllmEngine:
@@ -163,6 +130,11 @@ class VllmEngine:
             "placement_group_strategy": options.placement_strategy,
         }
 
+    @classmethod
+    def can_sleep(cls, spec: ModelSpec) -> bool:
+        """Always: natively on GPUs, by ending vLLM's processes elsewhere."""
+        return True
+
     async def start(self) -> None:
         """Load the model; nothing of a failed load stays behind.
 
@@ -175,11 +147,15 @@ class VllmEngine:
         if self._server is not None:
             return
         ready = False
+        log = LogMark()
         try:
             await self._load()
             ready = True
-        except LOAD_ERRORS as error:
-            raise EngineLoadFailed(f"vLLM could not load {self._spec.id!r}: {error}") from error
+        except self._errors.server as error:
+            reason = f"vLLM could not load {self._spec.id!r}: {error}"
+            if (cause := log.first_error()) is not None:
+                reason = f"{reason}; its log says: {cause}"
+            raise EngineLoadFailed(reason) from error
         finally:
             if not ready:
                 await self.stop()
@@ -193,7 +169,9 @@ class VllmEngine:
             os.environ["VLLM_RAY_PER_WORKER_GPUS"] = str(self._spec.resources.num_gpus)
         llm = await asyncio.to_thread(importlib.import_module, "ray.serve.llm")
         self._errors = VllmErrors.of_installed_vllm()
-        self._server = llm.LLMServer.sync_init(llm.LLMConfig(**self._llm_config()))
+        # Its finalizer is a coroutine that only Serve awaits; `stop` does what it would.
+        server: Any = type("Server", (llm.LLMServer,), {"__del__": lambda _: None})
+        self._server = server.sync_init(llm.LLMConfig(**self._llm_config()))
         await self._server.start()
         await self._measure()
 
@@ -241,15 +219,15 @@ class VllmEngine:
         items = self._items(endpoint, {**body, "stream": True, "stream_options": options})
         async with aclosing(items):
             async for item in items:
-                for chunk in _parse_events(item):
+                for chunk in parse_events(item):
                     if "error" in chunk:
-                        raise _error(chunk["error"])
+                        raise typed_error(chunk["error"])
                     yield chunk
 
     async def _items(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """What LLMServer yields, one by one; its errors raised as ours."""
         server = self._awake_server()
-        try:
+        with self._errors.translated(self._spec.id):
             requests = importlib.import_module("ray.serve.llm.openai_api_models")
             body["model"] = self._spec.id
             if endpoint == "chat/completions":
@@ -261,14 +239,8 @@ class VllmEngine:
                     for item in answer if isinstance(answer, list) else [answer]:
                         _raise_if_cancelled()
                         if (error := getattr(item, "error", None)) is not None:
-                            raise _error(error.model_dump())
+                            raise typed_error(error.model_dump())
                         yield item
-        except self._errors.client as error:
-            raise InvalidRequest(str(error)) from error
-        except self._errors.dead as error:
-            raise EngineUnavailable(f"vLLM died serving {self._spec.id!r}: {error}") from error
-        except self._errors.server as error:
-            raise EngineError(f"vLLM failed serving {self._spec.id!r}: {error}") from error
 
     def _awake_server(self) -> Any:
         if self._server is None or self._asleep:
@@ -284,11 +256,12 @@ class VllmEngine:
         """
         server = self._awake_server()
         self._asleep = True
-        if self._sleeps_natively:
+        if not self._sleeps_natively:
+            await self._release()
+            return
+        with self._errors.translated(self._spec.id):
             await server.sleep(level=self._options.sleep_level)
             await self._measure()
-        else:
-            await self._release()
 
     async def wake(self) -> None:
         """Undo ``sleep``; the caller checks golden prompts, as after every load.
@@ -300,15 +273,16 @@ class VllmEngine:
             return
         if not self._sleeps_natively:
             await self.start()
-        elif self._options.sleep_level == 1:
-            await self._server.wakeup()
-        else:
-            # Level 2 wakes with memory but without weights: it would answer, in garbage.
-            await self._server.wakeup(tags=["weights"])
-            await self._server.collective_rpc("reload_weights")
-            await self._server.wakeup(tags=["kv_cache"])
+        with self._errors.translated(self._spec.id):
+            if self._sleeps_natively and self._options.sleep_level == 1:
+                await self._server.wakeup()
+            elif self._sleeps_natively:
+                # Level 2 wakes to memory without weights: it would answer, in garbage.
+                await self._server.wakeup(tags=["weights"])
+                await self._server.collective_rpc("reload_weights")
+                await self._server.wakeup(tags=["kv_cache"])
+            await self._measure()
         self._asleep = False
-        await self._measure()
 
     @property
     def _sleeps_natively(self) -> bool:
@@ -328,7 +302,7 @@ class VllmEngine:
             # Ray offers no way to end AsyncLLM (2.58-2.60); without this name we only kill.
             client = getattr(server.engine, "_engine_client", None)
             if client is not None:
-                await asyncio.to_thread(client.shutdown)
+                await asyncio.to_thread(client.shutdown, timeout=STOP_GRACE_S)
         await asyncio.to_thread(end_processes, processes)
         self._device_bytes = 0
 
@@ -365,25 +339,6 @@ def _on_gpu(spec: ModelSpec, options: VllmOptions) -> bool:
             f"resources.num_gpus {spec.resources.num_gpus:g} contradict each other"
         )
     return has_gpu
-
-
-def _parse_events(text: str) -> list[dict[str, Any]]:
-    r"""Read server-sent events.
-
-    Example:
-        >>> _parse_events('data: {"id": 1}\n\ndata: [DONE]\n\n')
-        [{'id': 1}]
-    """
-    events = (line.removeprefix("data:").strip() for line in text.splitlines())
-    return [orjson.loads(event) for event in events if event.startswith("{")]
-
-
-def _error(error: dict[str, Any]) -> EngineError | InvalidRequest:
-    """The typed error for vLLM's error object."""
-    code, message = int(error.get("code") or 500), str(error.get("message"))
-    if 400 <= code < 500:
-        return InvalidRequest(message)
-    return EngineUnavailable(message) if code == 503 else EngineError(message)
 
 
 def _raise_if_cancelled() -> None:

@@ -1,16 +1,103 @@
-"""What the vLLM engine needs at vLLM's own places: its workers, its hooks, its processes."""
+"""What surrounds vLLM in a replica: its errors, its log, its workers and its processes."""
 
 from __future__ import annotations
 
 import importlib
 import multiprocessing
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
+import orjson
 import psutil
+from ray.exceptions import RayError
+
+from hotswap_ray.core.errors import EngineError, EngineUnavailable, InvalidRequest
 
 STOP_GRACE_S = 10.0
 """Seconds that vLLM's processes get to end by themselves."""
+
+_ERROR_LINE = re.compile(r"((?:\w+\.)*\w*Error: (?!Engine core init).+)")
+
+LOAD_ERRORS = (
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    RayError,
+)
+"""What vLLM and Ray raise for a model, an argument or a machine that does not fit."""
+
+
+@dataclass(frozen=True)
+class VllmErrors:
+    """What vLLM raises while serving, by who is to blame."""
+
+    client: tuple[type[Exception], ...] = (ValueError,)
+    dead: tuple[type[Exception], ...] = ()
+    server: tuple[type[Exception], ...] = LOAD_ERRORS
+
+    @classmethod
+    def of_installed_vllm(cls) -> VllmErrors:
+        """The classes of the installed vLLM; one tree with a common root since 0.27."""
+        public = importlib.import_module("vllm.exceptions")
+        engine = importlib.import_module("vllm.v1.engine.exceptions")
+        failed = engine.EngineGenerateError
+        return cls(
+            client=(ValueError, getattr(public, "VLLMClientError", ValueError)),
+            dead=(engine.EngineDeadError,),
+            server=(*LOAD_ERRORS, failed, getattr(public, "VLLMError", failed)),
+        )
+
+    @contextmanager
+    def translated(self, model: str) -> Iterator[None]:
+        """Raise what vLLM raises inside as errors of hotswap_ray; ``model`` is named."""
+        try:
+            yield
+        except self.client as error:
+            raise InvalidRequest(str(error)) from error
+        except self.dead as error:
+            raise EngineUnavailable(f"vLLM died serving {model!r}: {error}") from error
+        except self.server as error:
+            raise EngineError(f"vLLM failed serving {model!r}: {error}") from error
+
+
+class LogMark:
+    """Where this process's log ends now, to quote later what its children wrote since.
+
+    Why a process of vLLM could not start is only in the log; its parent merely learns that
+    it ended.
+    """
+
+    def __init__(self) -> None:
+        self._ends: dict[str, int] = {}
+        for stream in (1, 2):
+            try:
+                path = os.readlink(f"/proc/self/fd/{stream}")
+                self._ends[path] = os.stat(path).st_size
+            except OSError:  # a pipe, or no such file system
+                continue
+
+    def first_error(self) -> str | None:
+        """The first error named since, or ``None``; the later ones are its consequences."""
+        for path, end in self._ends.items():
+            try:
+                with open(path, errors="replace") as file:
+                    file.seek(end)
+                    found = _ERROR_LINE.search(file.read())
+            except OSError:
+                continue
+            if found:
+                return found[1].strip()
+        return None
 
 
 class DeviceMemory:
@@ -33,6 +120,25 @@ class NoDownload:
 
     async def run_callback(self, method_name: str) -> None:
         """Do nothing at ``method_name``."""
+
+
+def parse_events(text: str) -> list[dict[str, Any]]:
+    r"""Read server-sent events.
+
+    Example:
+        >>> parse_events('data: {"id": 1}\n\ndata: [DONE]\n\n')
+        [{'id': 1}]
+    """
+    events = (line.removeprefix("data:").strip() for line in text.splitlines())
+    return [orjson.loads(event) for event in events if event.startswith("{")]
+
+
+def typed_error(error: dict[str, Any]) -> EngineError | InvalidRequest:
+    """The typed error for vLLM's error object."""
+    code, message = int(error.get("code") or 500), str(error.get("message"))
+    if 400 <= code < 500:
+        return InvalidRequest(message)
+    return EngineUnavailable(message) if code == 503 else EngineError(message)
 
 
 def vllm_processes() -> list[psutil.Process]:
