@@ -10,8 +10,6 @@ llama.cpp can be cancelled.
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import gc
 import math
 import tempfile
 import threading
@@ -33,7 +31,7 @@ from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Endpoint
 from hotswap_ray.engines.answers import UsageSum, assemble
 from hotswap_ray.engines.base import default_deployment_options, parse_options
-from hotswap_ray.engines.weights import has_chat_template, resolve_source
+from hotswap_ray.engines.weights import has_chat_template, resolve_source, trim_memory
 
 BASE_MODEL_TEMPLATE = (
     "{% for message in messages %}"
@@ -326,7 +324,4 @@ class _Call:
 def _release(holder: list[Any]) -> None:
     """Drop the server in this thread (it joins its own) and give the heap back."""
     holder.clear()
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    trim_memory()

@@ -14,6 +14,8 @@ rename, so many processes may ask at once and none ever sees half a file.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import mmap
 import os
 import re
@@ -180,6 +182,14 @@ def _parse_wishes(source: str, wishes: str) -> tuple[tuple[int, ...], str | None
     return tuple(drop), quantization
 
 
+def trim_memory() -> None:
+    """Give freed heap back to the system, so that measured memory is used memory."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
+
+
 def _once(target: Path, write: Callable[[Path], Any]) -> Path:
     """Make ``target`` with ``write`` unless it exists; one process at a time, all or nothing."""
     if target.exists():
@@ -205,6 +215,7 @@ def _write_variant(
     base: Path, target: Path, drop: tuple[int, ...], quantization: str | None
 ) -> None:
     import gguf
+    import numpy
 
     reader = gguf.GGUFReader(str(base))
     architecture = str(reader.fields["general.architecture"].contents())
@@ -232,11 +243,19 @@ def _write_variant(
             name = f"blk.{kept.index(int(block[1]))}.{block[2]}"
         data, kind = tensor.data, tensor.tensor_type
         if quantization is not None and len(tensor.shape) > 1:
-            floats = gguf.quants.dequantize(data, kind)
-            kind = gguf.GGMLQuantizationType[quantization]
-            data = gguf.quants.quantize(floats, kind)
+            wanted = gguf.GGMLQuantizationType[quantization]
+            # In slices of rows: the embedding as floats would take gigabytes.
+            data = numpy.concatenate(
+                [
+                    gguf.quants.quantize(gguf.quants.dequantize(rows, kind), wanted)
+                    for rows in numpy.array_split(data, len(data) // 8192 + 1)
+                ]
+            )
+            kind = wanted
         writer.add_tensor(name, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
+    del reader, writer, data
+    trim_memory()
