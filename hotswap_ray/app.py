@@ -74,7 +74,9 @@ class _Entry:
 def make_api(ingress: Ingress) -> OpenAIApi:
     """HTTP for one ingress replica."""
     server = ingress.config.server
-    admin = AdminApi(server, ingress.controller, ingress.learning)
+    # A load takes as long as it takes; its own limits are in the model's spec.
+    controller = ActorProxy(CONTROLLER, ingress.config.cluster.namespace, timeout_s=86_400)
+    admin = AdminApi(server, controller, ingress.learning)
     return OpenAIApi(server, ingress.router, ingress.feedback, admin)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,13 @@ from hotswap_ray.config_checks import engine_problems, explain, mapping, referen
 from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.spec import ModelSpec, Name, Strict, TaskSpec
 from hotswap_ray.engines.base import BUILT_IN, load_engine_class
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class ServerConfig(Strict):
@@ -37,7 +45,7 @@ class ServerConfig(Strict):
         (), description="Bearer tokens clients may use; none leaves the data plane open."
     )
     admin_token: SecretStr | None = Field(
-        None, description="Bearer token of /admin; none leaves it open to who reaches the port."
+        None, description="Bearer token of /admin; required unless `host` is this machine only."
     )
     max_body_bytes: int = Field(
         8 * 2**20, ge=1024, le=2**30, description="Largest request body; beyond it 413."
@@ -65,6 +73,15 @@ class ServerConfig(Strict):
         if isinstance(value, list | tuple):
             return [item for item in value if item != ""]
         return None if value == "" else value
+
+    @model_validator(mode="after")
+    def _guarded(self) -> ServerConfig:
+        if self.admin_token is None and not _is_loopback(self.host):
+            raise ValueError(
+                f"host {self.host} lets other machines reach /admin; set admin_token "
+                "(for example ${HOTSWAP_ADMIN_TOKEN}) or listen on 127.0.0.1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _ordered(self) -> ServerConfig:

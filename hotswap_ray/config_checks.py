@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hotswap_ray import config_docs, config_yaml
-from hotswap_ray.core.errors import NotFound
-from hotswap_ray.core.spec import NAME_PATTERN
+from hotswap_ray.core.errors import ConfigError, NotFound
+from hotswap_ray.core.spec import NAME_PATTERN, ModelSpec
 from hotswap_ray.engines.base import load_engine_class
 
 Found = tuple[config_yaml.Path, str]
@@ -65,6 +65,26 @@ def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
     for item in error.errors(include_input=False, include_url=False):
         if item["type"] != "references":  # found before, with their lines
             yield item["loc"], _sentence(item, root)
+
+
+def problems(error: ValidationError, root: type[BaseModel]) -> str:
+    """Pydantic's findings as one sentence that names each field."""
+    return "; ".join(
+        f"{config_yaml.dotted(path)}: {text}" if path else text
+        for path, text in explain(error, root)
+    )
+
+
+def parse_model(model: str, data: Mapping[str, Any]) -> ModelSpec:
+    """A model that is given at run time.
+
+    Raises:
+        ConfigError: Each field that is wrong, and why.
+    """
+    try:
+        return ModelSpec.model_validate({**data, "id": model})
+    except ValidationError as error:
+        raise ConfigError(f"model {model!r}: {problems(error, ModelSpec)}") from None
 
 
 def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:

@@ -139,7 +139,11 @@ class LearningActor:
         return False
 
     async def feedback(
-        self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
+        self,
+        request_id: str,
+        score: float,
+        idempotency_key: str | None = None,
+        comment: str | None = None,
     ) -> dict[str, Any]:
         """Attach a quality to an answer; errors are those of ``FeedbackDesk.give``.
 
@@ -148,13 +152,15 @@ class LearningActor:
         Args:
             request_id: The ``x-request-id`` of the answer.
             score: In [0, 1].
-            idempotency_key: The same key again changes nothing.
+            idempotency_key: The same key again changes nothing. Without one, the same score
+                again changes nothing and another one is refused.
             comment: Free text.
 
         Returns:
             ``request_id``, and the ``task`` and ``model`` the score counts for.
         """
-        task, model = await self._desk.give(request_id, score, idempotency_key, comment)
+        key = idempotency_key or f"{request_id}={score:g}"
+        task, model = await self._desk.give(request_id, score, key, comment)
         return {"request_id": request_id, "task": task, "model": model}
 
     async def record_task_performance(
@@ -261,6 +267,17 @@ class LearningActor:
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
         return self._learned.rows()
+
+    async def outcomes(
+        self,
+        task: str | None = None,
+        model: str | None = None,
+        since_s: float | None = None,
+        limit: int = 10_000,
+    ) -> Any:
+        """The newest outcomes as a DataFrame; see ``Store.outcomes_frame``."""
+        await self._log.flush()
+        return await asyncio.to_thread(self._store.outcomes_frame, task, model, since_s, limit)
 
     async def summary(self) -> dict[str, Any]:
         """Counts over everything, and what is known per task."""

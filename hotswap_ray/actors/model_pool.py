@@ -344,6 +344,7 @@ class ModelPool:
                 "load_s": generation.load_s if generation else None,
                 "resident": spec.resident,
                 "serves": self.users(spec.id),
+                "spec": spec.model_dump(mode="json", exclude={"options"}),  # may hold a key
             }
             for spec in self.specs.values()
             for generation in [self.generations.get(spec.id)]

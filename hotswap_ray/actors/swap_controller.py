@@ -20,6 +20,7 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_actions import Learning, SwapActions
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
+from hotswap_ray.config_checks import parse_model
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import Conflict, HotswapError, NotFound, NothingToRollBack
 from hotswap_ray.core.routes import Route, RouteTable, unknown
@@ -288,7 +289,7 @@ class SwapController:
         """
         await self.start()
         if spec is not None:
-            await self._pool.register(ModelSpec.model_validate({**spec, "id": model}), "runtime")
+            await self._pool.register(parse_model(model, spec), "runtime")
         await self._pool.load(model)
         return self._describe(model)
 

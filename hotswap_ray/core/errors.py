@@ -8,6 +8,7 @@
        + InvalidRequest        invalid_request      400
        + Unauthorized          unauthorized         401
        + NotFound              not_found            404  unknown model, task, swap, request
+       + MethodNotAllowed      method_not_allowed   405
        + TooLarge              request_too_large    413
        + Overloaded            overloaded           429  retry
      x EngineError             engine_error         500
@@ -23,6 +24,7 @@
        + ValidationFailed      validation_failed    409
        + InsufficientResources insufficient_resources 503 retry
      x StoreError              store_error          503  retry
+     x ClusterUnavailable      cluster_unavailable  503  retry
 
 Ray rebuilds an exception on the other side from ``args``, so each class hands its raw
 facts to ``Exception.__init__`` and renders them in ``__str__``. All of them are one
@@ -103,6 +105,13 @@ class NotFound(RequestError):
 
     code = "not_found"
     http_status = 404
+
+
+class MethodNotAllowed(RequestError):
+    """The path exists, but not for this HTTP method."""
+
+    code = "method_not_allowed"
+    http_status = 405
 
 
 class TooLarge(RequestError):
@@ -207,5 +216,13 @@ class StoreError(HotswapError):
     """The durable store refused; traffic goes on, nothing acknowledged is lost."""
 
     code = "store_error"
+    http_status = 503
+    retryable = True
+
+
+class ClusterUnavailable(HotswapError):
+    """No Ray cluster, or no hotswap_ray on it, can be reached from here."""
+
+    code = "cluster_unavailable"
     http_status = 503
     retryable = True

@@ -1,19 +1,77 @@
-"""The control plane under ``/admin``."""
+"""The control plane under ``/admin``: what operators and their scripts ask over HTTP."""
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import re
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar
+from urllib.parse import parse_qs
+
+import orjson
+from pydantic import BaseModel, Field, ValidationError
 
 from hotswap_ray.config import ServerConfig
-from hotswap_ray.web.openai_api import Receive, Scope, Send, authorize, send_json
+from hotswap_ray.config_checks import problems
+from hotswap_ray.core.errors import (
+    EngineUnavailable,
+    HotswapError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+)
+from hotswap_ray.core.routes import unknown
+from hotswap_ray.core.spec import Name, Strict
+from hotswap_ray.web.openai_api import (
+    SSE,
+    Receive,
+    Scope,
+    Send,
+    authorize,
+    header,
+    read_json,
+    send_json,
+)
+
+QUICK_S = 30.0
+POLL_S = 0.3
+HEARTBEAT_S = 15.0
+SwapId = Name
+Handler = Callable[..., Awaitable[Any]]
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class RollbackRequest(Strict):
+    """Body of ``POST tasks/{task}/rollback``."""
+
+    swap_id: SwapId | None = Field(None, description="Asking again with it changes nothing.")
+    wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait for the end.")
+
+
+class SwapRequest(RollbackRequest):
+    """Body of ``POST tasks/{task}/swap``."""
+
+    model: Name = Field(description="Model that shall serve the task.")
+    bake_s: float | None = Field(None, ge=0, le=604_800, description="Overrides swap.bake_s.")
+    strategy: Literal["auto", "overlap", "sleep", "drain_first"] | None = Field(
+        None, description="Overrides swap.strategy."
+    )
+    compatibility: Literal["strict", "warn"] | None = Field(
+        None, description="Overrides swap.compatibility."
+    )
+    until: Literal["switched", "end"] = Field(
+        "switched", description="What wait_s waits for: the model serves, or the swap ended."
+    )
 
 
 class AdminApi:
-    """ASGI application for operators.
+    """ASGI application for operators; the caller turns its errors into answers.
 
     Args:
         config: Holds the admin token.
-        controller: ``SwapController`` or a proxy of it.
+        controller: ``SwapController`` or a proxy of it. A load takes minutes: the proxy's
+            own time limit must be longer; every other call is limited here.
         learning: ``LearningActor`` or a proxy of it.
     """
 
@@ -21,8 +79,175 @@ class AdminApi:
         self._config = config
         self._controller = controller
         self._learning = learning
+        name = "([^/]+)"
+        routes: list[tuple[str, str, Handler]] = [
+            ("GET", "status", self._status),
+            ("GET", "models", self._models),
+            ("GET", f"tasks/{name}", self._task),
+            ("GET", f"tasks/{name}/learnings", self._learnings),
+            ("GET", "swaps", self._swaps),
+            ("GET", f"swaps/{name}", self._swap_record),
+            ("POST", f"models/{name}/(load|unload|sleep|wake)", self._change_model),
+            ("POST", f"tasks/{name}/swap", self._swap),
+            ("POST", f"tasks/{name}/rollback", self._rollback),
+            ("POST", f"swaps/{name}/(promote|abort|rollback)", self._signal),
+        ]
+        self._routes = [(method, re.compile(path), handler) for method, path, handler in routes]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
+        """Serve one request.
+
+        Raises:
+            HotswapError: What is wrong with it; nothing was sent yet.
+        """
         authorize(scope, (self._config.admin_token,) if self._config.admin_token else ())
-        await send_json(send, 200, await self._controller.status())
+        path = scope["path"].removeprefix("/admin").strip("/")
+        if path == "events":
+            self._allow(scope, ["GET"])
+            await self._events(scope, receive, send)
+            return
+        found = [
+            (method, handler, match.groups())
+            for method, pattern, handler in self._routes
+            if (match := pattern.fullmatch(path))
+        ]
+        if not found:
+            raise NotFound(f"no /admin/{path}; GET /admin/status is where to begin")
+        self._allow(scope, [method for method, _, _ in found])
+        method, handler, names = found[0]
+        body: dict[str, Any] = {}
+        if method == "POST":
+            body = await read_json(receive, self._config.max_body_bytes, optional=True)
+        try:
+            answer = await handler(scope, body, *names)
+        except TimeoutError:
+            raise EngineUnavailable("the controller did not answer in time", 5.0) from None
+        await send_json(send, 200, answer)
+
+    def _allow(self, scope: Scope, methods: list[str]) -> None:
+        if scope["method"] not in methods:
+            raise MethodNotAllowed(f"{scope['path']} takes {' or '.join(methods)} only")
+
+    async def _status(self, scope: Scope, body: Any) -> Any:
+        return await _quick(self._controller.status())
+
+    async def _models(self, scope: Scope, body: Any) -> Any:
+        return {"models": (await _quick(self._controller.status()))["models"]}
+
+    async def _task(self, scope: Scope, body: Any, task: str) -> Any:
+        status = await _quick(self._controller.status())
+        if task not in status["tasks"]:
+            raise NotFound(unknown("task", task, status["tasks"]))
+        swaps = [swap for swap in status["open_swaps"] if swap["task"] == task]
+        return {"task": task, **status["tasks"][task], "open_swaps": swaps}
+
+    async def _learnings(self, scope: Scope, body: Any, task: str) -> Any:
+        return await _quick(self._learning.task_performance(task))
+
+    async def _swaps(self, scope: Scope, body: Any) -> Any:
+        query = _query(scope)
+        limit = _number(query, "limit", 50, most=10_000)
+        return {"swaps": await _quick(self._controller.swaps(query.get("task"), limit))}
+
+    async def _swap_record(self, scope: Scope, body: Any, swap_id: str) -> Any:
+        record = await _quick(self._controller.wait(swap_id, 0))
+        return {**record, "journal": await _quick(self._controller.journal(swap_id))}
+
+    async def _change_model(self, scope: Scope, body: Any, model: str, action: str) -> Any:
+        if action == "load" and body:
+            return await self._controller.load(model, body)
+        if body:
+            raise InvalidRequest(f"{action} takes no body")
+        if action in ("load", "wake"):
+            return await self._controller.load(model)
+        return await getattr(self._controller, action)(model)
+
+    async def _swap(self, scope: Scope, body: Any, task: str) -> Any:
+        request = _parsed(SwapRequest, scope, body)
+        options = request.model_dump(include={"bake_s", "strategy", "compatibility"})
+        record = await _quick(
+            self._controller.swap(
+                task, request.model, request.swap_id, **options, requested_by="admin"
+            )
+        )
+        return await self._waited(record, request.wait_s, request.until)
+
+    async def _rollback(self, scope: Scope, body: Any, task: str) -> Any:
+        request = _parsed(RollbackRequest, scope, body)
+        record = await _quick(self._controller.rollback(task, request.swap_id))
+        return await self._waited(record, request.wait_s, "end")
+
+    async def _waited(self, record: Any, wait_s: float, until: str) -> Any:
+        return await self._controller.wait(record["swap_id"], wait_s, until) if wait_s else record
+
+    async def _signal(self, scope: Scope, body: Any, swap_id: str, event: str) -> Any:
+        return await _quick(self._controller.signal(swap_id, event))
+
+    async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Server-sent events from ``Last-Event-ID`` on, until the client leaves."""
+        last = {"after_id": header(scope, b"last-event-id") or _query(scope).get("after_id", "")}
+        after_id = _number(last, "after_id", 0, most=2**62)
+        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        gone = asyncio.ensure_future(_until_gone(receive))
+        said_s = float("-inf")  # a first byte at once, so that the client sees it is connected
+        try:
+            while not gone.done():
+                parts = []
+                try:
+                    for event in await _quick(self._controller.events(after_id)):
+                        after_id = event["id"]
+                        parts.append(_frame(event))
+                except (HotswapError, TimeoutError):
+                    parts.append(b": waiting for the controller\n\n")
+                if not parts and time.monotonic() - said_s >= HEARTBEAT_S:
+                    parts.append(b": still here\n\n")
+                if parts:
+                    said_s = time.monotonic()
+                    body = b"".join(parts)
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
+                await asyncio.wait({gone}, timeout=POLL_S)
+        finally:
+            gone.cancel()
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _quick(call: Awaitable[Any]) -> Any:
+    async with asyncio.timeout(QUICK_S):
+        return await call
+
+
+async def _until_gone(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+def _frame(event: dict[str, Any]) -> bytes:
+    data = {"at_s": event["at_s"], **event["doc"]}
+    return b"id: %d\nevent: %s\ndata: %s\n\n" % (
+        event["id"],
+        event["kind"].encode(),
+        orjson.dumps(data),
+    )
+
+
+def _parsed(shape: type[Body], scope: Scope, body: dict[str, Any]) -> Body:
+    """The body, with the swap id that may come as ``Idempotency-Key``."""
+    key = header(scope, b"idempotency-key")
+    if key is not None and body.setdefault("swap_id", key) != key:
+        raise InvalidRequest("swap_id and the Idempotency-Key header differ; send one of them")
+    try:
+        return shape.model_validate(body)
+    except ValidationError as error:
+        raise InvalidRequest(problems(error, shape)) from None
+
+
+def _query(scope: Scope) -> dict[str, str]:
+    pairs = parse_qs(scope.get("query_string", b"").decode("latin-1"))
+    return {name: values[-1] for name, values in pairs.items()}
+
+
+def _number(query: dict[str, str], name: str, default: int, most: int) -> int:
+    text = query.get(name) or str(default)
+    if not (text.isascii() and text.isdigit() and int(text) <= most):
+        raise InvalidRequest(f"{name} must be a whole number from 0 to {most}")
+    return int(text)

@@ -74,10 +74,7 @@ class OpenAIApi:
         if scope["type"] != "http":
             return
         path: str = scope["path"]
-        if path.startswith("/admin"):
-            await self._admin(scope, receive, send)
-            return
-        request_id = _header(scope, b"x-request-id") or uuid.uuid4().hex
+        request_id = header(scope, b"x-request-id") or uuid.uuid4().hex
         started = False
 
         async def tracked(message: MutableMapping[str, Any]) -> None:
@@ -90,7 +87,9 @@ class OpenAIApi:
                 request_id = uuid.uuid4().hex
                 raise InvalidRequest("x-request-id must be 1 to 128 printable characters")
             post = self._posts.get(path)
-            if post is not None and scope["method"] == "POST":
+            if path == "/admin" or path.startswith("/admin/"):
+                await self._admin(scope, receive, tracked)
+            elif post is not None and scope["method"] == "POST":
                 authorize(scope, self._config.api_keys)
                 await post(scope, receive, tracked, request_id)
             else:
@@ -129,7 +128,7 @@ class OpenAIApi:
             raise NotFound(f"no {scope['method']} {path}; see GET /v1/models")
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        body = await self._body(scope, receive)
+        body = await read_json(receive, self._config.max_body_bytes)
         messages = body.get("messages")
         if not isinstance(messages, list) or not messages:
             raise InvalidRequest("messages must be a list with at least one message")
@@ -140,7 +139,7 @@ class OpenAIApi:
     async def _completions(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        body = await self._body(scope, receive)
+        body = await read_json(receive, self._config.max_body_bytes)
         if not isinstance(body.get("prompt"), (str, list)):
             raise InvalidRequest("prompt must be a string or a list")
         await self._serve(scope, send, request_id, "completions", body)
@@ -157,8 +156,8 @@ class OpenAIApi:
         model = body.pop("model", AUTO)
         if not isinstance(metadata, dict) or not isinstance(model, str):
             raise InvalidRequest("model must be a string and metadata an object")
-        header = _header(scope, b"x-hotswap-task")
-        call = Call(request_id, endpoint, body, model, header, metadata.get("task_type"))
+        task = header(scope, b"x-hotswap-task")
+        call = Call(request_id, endpoint, body, model, task, metadata.get("task_type"))
         if not body.get("stream"):
             choice, answer = await self._router.generate(call)
             await send_bytes(send, 200, answer, [JSON, *answer_headers(choice, request_id)])
@@ -181,7 +180,7 @@ class OpenAIApi:
     async def _take_feedback(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        body = await self._body(scope, receive)
+        body = await read_json(receive, self._config.max_body_bytes)
         subject, score = body.get("request_id"), body.get("score")
         if score is None and isinstance(body.get("success"), bool):
             score = float(body["success"])
@@ -190,29 +189,37 @@ class OpenAIApi:
         # `not <=` also refuses NaN
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InvalidRequest("give score, a number from 0 to 1, or success, true or false")
-        key = _header(scope, b"idempotency-key")
+        key = header(scope, b"idempotency-key")
         await self._feedback(subject, float(score), key, body.get("comment"))
         await send_json(send, 200, {"request_id": subject, "score": score})
 
-    async def _body(self, scope: Scope, receive: Receive) -> dict[str, Any]:
-        limit = self._config.max_body_bytes
-        parts, size = [], 0
-        while True:
-            message = await receive()
-            part = message.get("body", b"")
-            size += len(part)
-            if size > limit:
-                raise TooLarge(f"the body exceeds {limit} bytes (server.max_body_bytes)")
-            parts.append(part)
-            if not message.get("more_body"):
-                break
-        try:
-            body = orjson.loads(b"".join(parts))
-        except orjson.JSONDecodeError as error:
-            raise InvalidRequest(f"the body is not JSON: {error}") from None
-        if not isinstance(body, dict):
-            raise InvalidRequest("the body must be a JSON object")
-        return body
+
+async def read_json(receive: Receive, max_bytes: int, *, optional: bool = False) -> dict[str, Any]:
+    """The body of a request; ``optional``: none at all is an empty object.
+
+    Raises:
+        TooLarge: Longer than ``max_bytes``.
+        InvalidRequest: Not a JSON object.
+    """
+    parts, size = [], 0
+    while True:
+        message = await receive()
+        part = message.get("body", b"")
+        size += len(part)
+        if size > max_bytes:
+            raise TooLarge(f"the body exceeds {max_bytes} bytes (server.max_body_bytes)")
+        parts.append(part)
+        if not message.get("more_body"):
+            break
+    if optional and not size:
+        return {}
+    try:
+        body = orjson.loads(b"".join(parts))
+    except orjson.JSONDecodeError as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from None
+    if not isinstance(body, dict):
+        raise InvalidRequest("the body must be a JSON object")
+    return body
 
 
 def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
@@ -223,7 +230,7 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     """
     if not keys:
         return
-    given = (_header(scope, b"authorization") or "").removeprefix("Bearer ").encode()
+    given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode()
     if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
 
@@ -277,7 +284,8 @@ def _part(body: Any) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": True}
 
 
-def _header(scope: Scope, name: bytes) -> str | None:
+def header(scope: Scope, name: bytes) -> str | None:
+    """Value of a request header, its name in lower case."""
     for key, value in scope["headers"]:
         if key == name:
             return str(value.decode("latin-1"))

@@ -238,11 +238,29 @@ def test_a_missing_file_and_one_that_is_not_text_are_refused_by_name(tmp_path: P
 
 
 def test_variables_are_replaced_and_a_default_stands_in_for_one_that_is_empty():
-    text = GOOD + "server:\n  port: ${PORT:-8123}\n  host: ${A}.${B:-b}\ncluster: {address: $${X}}"
+    text = (
+        GOOD
+        + "server:\n  port: ${PORT:-8123}\n  host: ${A}.${B:-b}\n  admin_token: t\ncluster: {address: $${X}}"
+    )
     loaded = config.loads(text.replace("$${X}", '"$${X}"'), env={"A": "a", "PORT": ""})
     assert loaded.server.port == 8123
     assert loaded.server.host == "a.b"
     assert loaded.cluster.address == "${X}"
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.7", "my.host"])
+def test_an_endpoint_that_others_can_reach_needs_an_admin_token(host):
+    with pytest.raises(ConfigError, match=r"<config>:\d+: server: .*set admin_token"):
+        config.loads(GOOD + f"server: {{host: '{host}'}}")
+    text = GOOD + f"server: {{host: '{host}', admin_token: '${{TOKEN:-}}'}}"
+    with pytest.raises(ConfigError, match="set admin_token"):
+        config.loads(text, env={})
+    assert config.loads(text, env={"TOKEN": "secret"}).server.host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_an_endpoint_on_this_machine_may_be_open(host):
+    assert config.loads(GOOD + f"server: {{host: '{host}'}}").server.admin_token is None
 
 
 def test_the_process_environment_is_the_default(monkeypatch):
