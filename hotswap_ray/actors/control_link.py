@@ -66,7 +66,7 @@ class ControlLink:
             try:
                 await self._use(await self._controller.listen(self._name, -1))
                 break
-            except (HotswapError, TimeoutError) as error:
+            except HotswapError as error:
                 log.warning("waiting for the controller: %s", error)
                 await asyncio.sleep(RETRY_S)
         self._tasks = [
@@ -82,8 +82,12 @@ class ControlLink:
         while True:
             try:
                 await step()
-            except (HotswapError, TimeoutError) as error:
+            except HotswapError as error:
                 log.warning("%s: %s", step.__name__, error)
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                # A replica that no longer follows the table would serve from it for ever.
+                log.exception("%s failed", step.__name__)
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
@@ -120,8 +124,8 @@ class ControlLink:
         async with self._flushing:
             batch, self._router.outcomes = self._router.outcomes, []
             if batch:
-                self._on_batch(batch)
                 self._unsent[uuid.uuid4().hex] = batch
+                self._on_batch(batch)
             while sum(map(len, self._unsent.values())) > MAX_UNSENT:
                 self.lost_outcomes += len(self._unsent.pop(next(iter(self._unsent))))
             for batch_id, rows in list(self._unsent.items()):

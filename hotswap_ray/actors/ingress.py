@@ -47,9 +47,7 @@ class Ingress:
         self.asgi = make_api(self)
         await self.link.start()
 
-    async def feedback(
-        self, request_id: str, score: float, key: str | None, comment: str | None
-    ) -> Any:
+    async def feedback(self, request_id: str, score: float, key: str, comment: str | None) -> Any:
         """Take a score; the outcome it belongs to may still wait here for its batch."""
         await self.link.flush()
         return await self.learning.feedback(request_id, score, key, comment)

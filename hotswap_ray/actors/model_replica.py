@@ -10,6 +10,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import orjson
@@ -96,9 +97,10 @@ class ModelReplica:
         usage: dict[str, int] = {}
         buffer: list[bytes] = []
         sent_at = 0.0  # the first chunk goes out at once: it is the time to first token
-        async with self._slots:
+        # Closed before the slot is free: the next request must find the engine idle.
+        async with self._slots, aclosing(self._engine.stream(endpoint, body)) as chunks:  # type: ignore[type-var]
             self._awake()
-            async for chunk in self._engine.stream(endpoint, body):
+            async for chunk in chunks:
                 chunk["model"] = self._spec.id
                 found = chunk.pop("usage", None)
                 if found:

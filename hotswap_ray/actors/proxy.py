@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from hotswap_ray.actors.connection import cause
+from hotswap_ray.core.errors import EngineTimeout
 
 
 class ActorProxy:
@@ -43,6 +44,9 @@ class ActorProxy:
                     return await getattr(self._actor, method).remote(*args, **kwargs)
             except ray.exceptions.RayTaskError as error:
                 raise cause(error) from None
+            except TimeoutError as error:
+                text = f"{self._name}.{method} did not answer within {self._timeout_s:g} s"
+                raise EngineTimeout(text, 5.0) from error
             except (ray.exceptions.RayError, ValueError) as error:
                 self._actor = None
                 raise cause(error) from error

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hotswap_ray.actors.connection import Connect, Connection, Item, cause
+from hotswap_ray.actors.suspects import Suspects
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
     EngineTimeout,
@@ -23,8 +24,10 @@ from hotswap_ray.core.errors import (
     Overloaded,
     RequestError,
 )
-from hotswap_ray.core.routes import Choice, RouteTable, Target, choose, choose_task
+from hotswap_ray.core.routes import AUTO, Choice, RouteTable, Target, choose, choose_task
 from hotswap_ray.core.types import Decision, Endpoint, Outcome
+
+SUSPECT_S = 1.0  # longest a request waits for a model that failed just before
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +80,8 @@ class Router:
         self._clock = clock
         self._on_drained = on_drained
         self._connections: dict[str, Connection] = {}
+        self._settled: frozenset[str] = frozenset()
+        self._suspects = Suspects()
         self._total = 0
         self._held = 0
         self._changed = asyncio.Event()
@@ -98,6 +103,7 @@ class Router:
             if isinstance(answer, BaseException):
                 del self._connections[target.app]
         self.table = table
+        self._settled = frozenset(targets).difference(table.draining)
         self._changed.set()
         self._changed = asyncio.Event()
         for app in [a for a in self._connections if a not in targets and not self.in_flight[a]]:
@@ -116,25 +122,29 @@ class Router:
             EngineError: The model, and the fallback if there is one, failed.
         """
         choice = await self._choose(call)
+        deadline = self._deadline()
         try:
-            return choice, await self._generate(call, choice)
+            return choice, await self._generate(call, choice, deadline)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - any failure of a model is the router's business; it is recorded, and raised again when nothing else can serve
-            second = self._second(call, choice, error)
-        return second, await self._generate(call, second)
+            second = self._second(call, choice, error, deadline)
+        return second, await self._generate(call, second, deadline)
 
-    async def _generate(self, call: Call, choice: Choice) -> bytes:
+    def _deadline(self) -> float:
+        """When a request that begins now must have ended, retry included."""
+        return asyncio.get_running_loop().time() + self._limits.request_timeout_s
+
+    async def _generate(self, call: Call, choice: Choice, deadline: float) -> bytes:
         started, at_s = time.perf_counter(), self._clock()
         self._enter(choice.target)
         success: bool | None = False
-        tokens_in = tokens_out = memory = 0
+        usage = (0, 0, 0)
         try:
             connection = self._connection(choice.target)
-            async with asyncio.timeout(self._limits.request_timeout_s):
-                body, tokens_in, tokens_out, memory = await connection.generate(
-                    call.endpoint, call.body
-                )
+            async with asyncio.timeout_at(deadline):
+                body, *used = await connection.generate(call.endpoint, call.body)
+            usage = (used[0], used[1], used[2])
             success = True
             return body
         except asyncio.CancelledError:
@@ -143,16 +153,12 @@ class Router:
         except TimeoutError:
             raise self._late("answer", self._limits.request_timeout_s) from None
         except Exception as error:
-            if isinstance(cause(error), RequestError):
-                success = None
+            success = self._blame(choice.target, cause(error))
             raise cause(error) from error
         finally:
             self._leave(choice.target)
             if success is not None:
-                elapsed_ms = (time.perf_counter() - started) * 1e3
-                self._record(
-                    call, choice, at_s, success, elapsed_ms, None, tokens_in, tokens_out, memory
-                )
+                self._record(call, choice, at_s, success, started, None, usage)
 
     async def open(self, call: Call) -> Opened:
         """Begin a stream: returns when its first byte is there.
@@ -162,41 +168,42 @@ class Router:
             EngineError: The model, and the fallback if there is one, failed.
         """
         choice = await self._choose(call)
+        deadline = self._deadline()
         try:
-            return await self._open(call, choice)
+            return await self._open(call, choice, deadline)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - as in `generate`
-            second = self._second(call, choice, error)
-        return await self._open(call, second)
+            second = self._second(call, choice, error, deadline)
+        return await self._open(call, second, deadline)
 
-    async def _open(self, call: Call, choice: Choice) -> Opened:
-        items = self._stream(call, choice)
+    async def _open(self, call: Call, choice: Choice, deadline: float) -> Opened:
+        items = self._stream(call, choice, deadline)
         try:
             return Opened(choice, await anext(items), items)
         except BaseException:
             await items.aclose()
             raise
 
-    async def _stream(self, call: Call, choice: Choice) -> AsyncGenerator[Item, None]:
+    async def _stream(
+        self, call: Call, choice: Choice, deadline: float
+    ) -> AsyncGenerator[Item, None]:
         started, at_s = time.perf_counter(), self._clock()
-        loop_started = asyncio.get_running_loop().time()
+        first_byte_s = self._limits.first_byte_timeout_s
+        first_deadline = min(deadline, asyncio.get_running_loop().time() + first_byte_s)
         self._enter(choice.target)
         success: bool | None = False
         ttft_ms = None
         usage = (0, 0, 0)
-        limit_s = 0.0
         try:
             source = self._connection(choice.target).stream(call.endpoint, call.body)
             async with aclosing(source) as items:  # type: ignore[type-var]
                 while True:
-                    limit_s = self._limits.request_timeout_s
-                    if ttft_ms is None:
-                        limit_s = min(limit_s, self._limits.first_byte_timeout_s)
+                    limit = first_deadline if ttft_ms is None else deadline
                     # A deadline per item: one around the loop would fire between two of
                     # them, in the caller's code.
                     try:
-                        async with asyncio.timeout_at(loop_started + limit_s):
+                        async with asyncio.timeout_at(limit):
                             item = await anext(items)
                     except StopAsyncIteration:
                         break
@@ -212,50 +219,87 @@ class Router:
                 success = None
             raise
         except TimeoutError:
-            what = "first byte" if ttft_ms is None else "end of the answer"
-            raise self._late(what, limit_s) from None
+            if ttft_ms is not None:
+                raise self._late("end of the answer", self._limits.request_timeout_s) from None
+            late = self._late("first byte", first_byte_s)
+            self._blame(choice.target, late)
+            raise late from None
         except Exception as error:
-            if isinstance(cause(error), RequestError):
-                success = None
+            success = self._blame(choice.target, cause(error))
             raise cause(error) from error
         finally:
             self._leave(choice.target)
             if success is not None:
-                elapsed_ms = (time.perf_counter() - started) * 1e3
-                self._record(call, choice, at_s, success, elapsed_ms, ttft_ms, *usage)
+                self._record(call, choice, at_s, success, started, ttft_ms, usage)
 
     async def _choose(self, call: Call) -> Choice:
-        """Read the table once; while its route is held, wait for another one, bounded."""
+        """Read the table once; while its route is held, wait for another one, bounded.
+
+        Nothing is awaited after the table was read for the last time, so the caller counts
+        the request before the controller can hear that the target is idle.
+        """
+        hold_until = asyncio.get_running_loop().time() + self._limits.hold_timeout_s
         while True:
             table = self.table
             task = choose_task(table, call.model, call.task_header, call.task_metadata)
             route = table.routes[task]
-            if not (route.held and call.model.startswith("auto")):
-                break
-            if self._held >= self._limits.max_held_requests:
-                raise EngineUnavailable(f"task {task!r} is swapping and its queue is full", 5.0)
-            self._held += 1
-            try:
-                async with asyncio.timeout(self._limits.hold_timeout_s):
-                    await self._changed.wait()
-            except TimeoutError:
-                raise EngineUnavailable(f"task {task!r} is still swapping", 5.0) from None
-            finally:
-                self._held -= 1
-        preferred = table.models.get(call.prefer) if call.prefer else None
-        if preferred is not None:
-            return Choice(task, preferred, Decision.PINNED, route.fallback)
-        return choose(table, call.model, task)
+            is_auto = call.model == AUTO or call.model.startswith(f"{AUTO}:")
+            if route.held and is_auto:
+                await self._hold(task, hold_until)
+                continue
+            preferred = table.models.get(call.prefer) if call.prefer else None
+            if preferred is not None:
+                choice = Choice(task, preferred, Decision.PINNED, route.fallback)
+            else:
+                choice = choose(table, call.model, task)
+            app = choice.target.app
+            if app not in self._suspects:
+                return choice
+            if choice.fallback is not None and choice.fallback.app not in self._suspects:
+                return replace(
+                    choice, target=choice.fallback, decision=Decision.FALLBACK, fallback=None
+                )
+            if not await self._suspects.cleared(app, SUSPECT_S):
+                raise EngineUnavailable(
+                    f"model {choice.target.model!r} failed and does not answer yet", 2.0
+                )
 
-    def _second(self, call: Call, first: Choice, error: Exception) -> Choice:
-        """Where a request whose model failed before the first byte goes once more."""
-        active = self.table.routes[first.task].active if first.task in self.table.routes else None
-        if first.decision is Decision.PINNED and not call.prefer:
+    async def _hold(self, task: str, until: float) -> None:
+        if self._held >= self._limits.max_held_requests:
+            raise EngineUnavailable(f"task {task!r} is swapping and its queue is full", 5.0)
+        self._held += 1
+        try:
+            async with asyncio.timeout_at(until):
+                await self._changed.wait()
+        except TimeoutError:
+            raise EngineUnavailable(f"task {task!r} is still swapping", 5.0) from None
+        finally:
+            self._held -= 1
+
+    def _second(self, call: Call, first: Choice, error: Exception, deadline: float) -> Choice:
+        """Where a request whose model failed before the first byte goes once more.
+
+        Only targets of the current table: any other may be deleted at any moment.
+        """
+        route = self.table.routes.get(first.task)
+        pinned = first.decision is Decision.PINNED and not call.prefer
+        if route is None or pinned or asyncio.get_running_loop().time() >= deadline:
             raise error
-        for target in (active, first.fallback):
-            if target is not None and target.app != first.target.app:
+        for target in (route.active, route.fallback):
+            if target and target.app != first.target.app and target.app not in self._suspects:
                 return replace(first, target=target, decision=Decision.FALLBACK, fallback=None)
         raise error
+
+    def _blame(self, target: Target, error: Exception) -> bool | None:
+        """What a failure says of the model: ``None`` if nothing, else ``False``."""
+        if isinstance(error, RequestError):
+            return None
+        if isinstance(error, EngineUnavailable | EngineTimeout):
+            connection = self._connection(target)
+            self._suspects.add(
+                target.app, connection.ping, lambda: target.app in self.table.targets()
+            )
+        return False
 
     def _connection(self, target: Target) -> Connection:
         connection = self._connections.get(target.app)
@@ -278,27 +322,28 @@ class Router:
         self._total -= 1
         if not self.in_flight[target.app]:
             del self.in_flight[target.app]
-            if target.app in self.table.draining:
+            if target.app not in self._settled:
                 self._on_drained()
 
     def _late(self, what: str, limit_s: float) -> EngineTimeout:
         return EngineTimeout(f"no {what} within {limit_s:g} s", 5.0)
 
-    def _record(self, call: Call, choice: Choice, at_s: float, success: bool, *rest: Any) -> None:
-        latency_ms, ttft_ms, tokens_in, tokens_out, memory_bytes = rest
+    def _record(
+        self,
+        call: Call,
+        choice: Choice,
+        at_s: float,
+        success: bool,
+        started: float,
+        ttft_ms: float | None,
+        usage: tuple[int, int, int],
+    ) -> None:
+        latency_ms = (time.perf_counter() - started) * 1e3
+        target = choice.target
         self.outcomes.append(
             Outcome(
-                call.request_id,
-                choice.task,
-                choice.target.model,
-                choice.target.generation,
-                choice.decision,
-                at_s,
-                success,
-                latency_ms,
-                ttft_ms,
-                tokens_in,
-                tokens_out,
-                memory_bytes,
+                *(call.request_id, choice.task, target.model, target.generation, choice.decision),
+                *(at_s, success, latency_ms, ttft_ms),
+                *usage,
             )
         )
