@@ -21,6 +21,7 @@ from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
     HotswapError,
     InvalidRequest,
+    MethodNotAllowed,
     NotFound,
     TooLarge,
     Unauthorized,
@@ -56,7 +57,7 @@ class OpenAIApi:
         self,
         config: ServerConfig,
         router: Router,
-        feedback: Callable[[str, float, str | None, str | None], Awaitable[Any]],
+        feedback: Callable[[str, float, str, str | None], Awaitable[Any]],
         admin: App,
     ) -> None:
         self._config = config
@@ -89,11 +90,13 @@ class OpenAIApi:
             post = self._posts.get(path)
             if path == "/admin" or path.startswith("/admin/"):
                 await self._admin(scope, receive, tracked)
-            elif post is not None and scope["method"] == "POST":
+            elif post is None:
+                await self._get(scope, path, tracked)
+            elif scope["method"] == "POST":
                 authorize(scope, self._config.api_keys)
                 await post(scope, receive, tracked, request_id)
             else:
-                await self._get(scope, path, tracked)
+                raise MethodNotAllowed(f"{path} takes POST, not {scope['method']}")
         except HotswapError as error:
             if not started:
                 await send_error(send, error, request_id)
@@ -105,6 +108,9 @@ class OpenAIApi:
 
     async def _get(self, scope: Scope, path: str, send: Send) -> None:
         table = self._router.table
+        known = path in ("/healthz", "/readyz") or path.startswith("/v1/models")
+        if known and scope["method"] not in ("GET", "HEAD"):
+            raise MethodNotAllowed(f"{path} takes GET, not {scope['method']}")
         if path == "/healthz":
             await send_json(send, 200, {"status": "ok"})
         elif path == "/readyz":
@@ -125,7 +131,7 @@ class OpenAIApi:
             else:
                 raise NotFound(unknown("model", name, names))
         else:
-            raise NotFound(f"no {scope['method']} {path}; see GET /v1/models")
+            raise NotFound(f"no {path}; see GET /v1/models")
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         body = await read_json(receive, self._config.max_body_bytes)
@@ -152,13 +158,20 @@ class OpenAIApi:
         endpoint: Endpoint,
         body: dict[str, Any],
     ) -> None:
-        metadata = body.pop("metadata", None) or {}
+        metadata = body.pop("metadata", None)
+        metadata = {} if metadata is None else metadata
         model = body.pop("model", AUTO)
         if not isinstance(metadata, dict) or not isinstance(model, str):
             raise InvalidRequest("model must be a string and metadata an object")
-        task = header(scope, b"x-hotswap-task")
-        call = Call(request_id, endpoint, body, model, task, metadata.get("task_type"))
-        if not body.get("stream"):
+        task = metadata.get("task_type")
+        if not isinstance(task, str | None):
+            raise InvalidRequest("metadata.task_type must be a string")
+        stream, options = body.get("stream"), body.get("stream_options")
+        if not isinstance(stream, bool | None) or not isinstance(options, dict | None):
+            raise InvalidRequest("stream must be true or false and stream_options an object")
+        named = header(scope, b"x-hotswap-task")
+        call = Call(request_id, endpoint, body, model, named, task)
+        if not stream:
             choice, answer = await self._router.generate(call)
             await send_bytes(send, 200, answer, [JSON, *answer_headers(choice, request_id)])
             return
@@ -189,8 +202,12 @@ class OpenAIApi:
         # `not <=` also refuses NaN
         if isinstance(score, bool) or not isinstance(score, int | float) or not 0 <= score <= 1:
             raise InvalidRequest("give score, a number from 0 to 1, or success, true or false")
-        key = header(scope, b"idempotency-key")
-        await self._feedback(subject, float(score), key, body.get("comment"))
+        comment = body.get("comment")
+        if not isinstance(comment, str | None):
+            raise InvalidRequest("comment must be a string")
+        # Without a key the same score again is a retry, another one a contradiction.
+        key = header(scope, b"idempotency-key") or f"score {float(score)!r}"
+        await self._feedback(subject, float(score), key, comment)
         await send_json(send, 200, {"request_id": subject, "score": score})
 
 
@@ -230,7 +247,7 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     """
     if not keys:
         return
-    given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode()
+    given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
     if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
 
