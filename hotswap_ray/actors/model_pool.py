@@ -8,56 +8,33 @@ taken out of the table before it is taken away.
 from __future__ import annotations
 
 import asyncio
-import math
+import logging
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any, Literal
 
-from hotswap_ray.actors.fleet import GONE, AppState, Fleet, room_of
+from hotswap_ray.actors.application import ask, end, state_of, until_running
+from hotswap_ray.actors.fleet import Fleet, room_of
+from hotswap_ray.actors.generation import Generation, target_of
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import (
     Conflict,
     EngineError,
-    EngineLoadFailed,
     HotswapError,
     InsufficientResources,
     NotFound,
+    NotSupported,
 )
-from hotswap_ray.core.routes import Target, app_name, unknown, with_model
+from hotswap_ray.core.routes import RouteTable, Target, unknown, with_model
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.engines.base import load_engine_class, parse_options
 from hotswap_ray.store import Store
 
-POLL_S = 0.1  # a status call of Serve costs tens of milliseconds of CPU
-DELETE_S = 120.0
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """One load of a model.
-
-    Attributes:
-        model: Model id.
-        generation: Load number, from 1, never used again.
-        state: ``loading``, ``ready``, ``asleep`` or ``stopping``.
-        memory_bytes: Measured when it became ready; 0 before.
-        load_s: Seconds its engine took to load.
-    """
-
-    model: str
-    generation: int
-    state: str = "loading"
-    memory_bytes: int = 0
-    load_s: float = 0.0
-
-    @property
-    def app(self) -> str:
-        """Its Serve application."""
-        return app_name(self.model, self.generation)
+ROOM_POLL_S = 0.5
+log = logging.getLogger("hotswap.models")
 
 
 class ModelPool:
@@ -118,19 +95,10 @@ class ModelPool:
             await self._publish(spec.id, None)
 
     def target(self, generation: Generation) -> Target:
-        """What the route table says of a generation.
-
-        Each ingress replica gets its share of what the model may have at work and queued.
-        """
-        spec = self.spec(generation.model)
-        most = (
-            spec.resources.autoscale.max_replicas
-            if spec.resources.autoscale
-            else (spec.resources.replicas)
+        """What the route table says of a generation."""
+        return target_of(
+            self.spec(generation.model), generation, self._config.server.ingress_replicas
         )
-        total = spec.max_ongoing_requests * most + spec.max_queued_requests
-        share = math.ceil(total / self._config.server.ingress_replicas)
-        return Target(spec.id, generation.generation, share, spec.context_tokens)
 
     def is_ready(self, model: str) -> bool:
         """Whether a model is loaded and awake."""
@@ -161,65 +129,65 @@ class ModelPool:
         async with self._locks[model]:
             current = self.generations.get(model)
             if current is not None and current.state == "ready":
+                await self._announce(current)
                 return current
-            if current is not None and current.state == "asleep":
+            if current is not None and current.state in ("asleep", "draining"):
                 return await self._wake(current)
-            async with self._loading:
-                return await self._load(spec, current)
+            if current is not None and await self._is_ending(current):
+                await self._remove(current)
+            return await self._load(spec)
 
-    async def _load(self, spec: ModelSpec, begun: Generation | None) -> Generation:
-        await self.wait_for_room(spec)
+    async def _load(self, spec: ModelSpec) -> Generation:
+        """Load when there is room; nobody else waits for a model that has none yet."""
+        wait_s = self._config.swap.load_wait_s
+        deadline = time.monotonic() + wait_s
+        while True:
+            async with self._loading:
+                begun = self.generations.get(spec.id)
+                lacks = await self._lacks(spec, begun)
+                if not lacks:
+                    return await self._bring_up(spec, begun)
+            if time.monotonic() >= deadline:
+                if begun is not None:
+                    await self._remove(begun)
+                raise InsufficientResources(
+                    f"no room for model {spec.id!r} after {wait_s:g} s: {'; '.join(lacks)}", 30.0
+                )
+            await asyncio.sleep(ROOM_POLL_S)
+
+    async def _lacks(self, spec: ModelSpec, begun: Generation | None) -> list[str]:
+        if begun is not None and begun.app in await self._fleet.states():
+            return []  # it holds its room already
+        need = room_of(spec, self.measured_bytes.get(spec.id, 0))
+        return (await self._fleet.free()).lacks(need)
+
+    async def _bring_up(self, spec: ModelSpec, begun: Generation | None) -> Generation:
         if begun is None:
             number = await asyncio.to_thread(self._store.next_generation, spec.id)
             begun = Generation(spec.id, number)
             await self._save(begun)
         try:
             await self._fleet.deploy(spec, begun.generation, self._config.swap.load_nice)
-            await self._until_running(spec, begun)
-            seen = await self._fleet.call(begun.app, "ping")
+            await until_running(self._fleet, spec, begun)
+            seen = await ask(self._fleet, begun, "ping", spec.load_timeout_s)
         except BaseException:
             # Also on cancellation (an abort): whatever was started must not stay.
-            await asyncio.shield(self._remove(begun))
+            try:
+                await asyncio.shield(self._remove(begun))
+            except HotswapError as error:
+                log.error("%s is left behind: %s", begun.app, error)
             raise
         self.measured_bytes[spec.id] = seen["memory_bytes"]
         ready = replace(
             begun, state="ready", memory_bytes=seen["memory_bytes"], load_s=round(seen["load_s"], 3)
         )
         await self._save(ready)
-        await self._publish(spec.id, self.target(ready))
+        await self._announce(ready)
         return ready
 
-    async def wait_for_room(self, spec: ModelSpec) -> None:
-        """Wait, bounded, until the cluster has room for a model.
-
-        Raises:
-            InsufficientResources: It has not, and what is missing.
-        """
-        deadline = time.monotonic() + self._config.swap.load_wait_s
-        need = room_of(spec, self.measured_bytes.get(spec.id, 0))
-        while lacks := (await self._fleet.free()).lacks(need):
-            if time.monotonic() >= deadline:
-                raise InsufficientResources(
-                    f"no room for model {spec.id!r} after {self._config.swap.load_wait_s:g} s: "
-                    f"{'; '.join(lacks)}",
-                    30.0,
-                )
-            await asyncio.sleep(0.5)
-
-    async def _until_running(self, spec: ModelSpec, generation: Generation) -> None:
-        deadline = time.monotonic() + spec.load_timeout_s
-        while True:
-            state = (await self._fleet.states()).get(generation.app, AppState())
-            if state.running >= spec.resources.min_replicas:
-                return
-            if state.status in ("DEPLOY_FAILED", "UNHEALTHY"):
-                raise EngineLoadFailed(f"model {spec.id!r} did not load: {state.message}")
-            if time.monotonic() >= deadline:
-                raise EngineLoadFailed(
-                    f"model {spec.id!r} was not ready after {spec.load_timeout_s:g} s "
-                    f"(load_timeout_s); Serve says {state.status}"
-                )
-            await asyncio.sleep(POLL_S)
+    async def _is_ending(self, generation: Generation) -> bool:
+        state = await state_of(self._fleet, generation)
+        return generation.state == "stopping" or state.status == "DELETING"
 
     async def unload(self, model: str, *, force: bool = False) -> None:
         """Take a model out of the table, let its requests end, delete it.
@@ -236,9 +204,11 @@ class ModelPool:
             generation = self.generations.get(model)
             if generation is None:
                 return
-            if not force and (tasks := self.users(model)):
-                raise Conflict(f"model {model!r} serves {', '.join(tasks)}; swap first")
-            await self._withdraw(replace(generation, state="stopping"))
+            self._refuse_if_serving(model, force)
+            if generation.state != "stopping":
+                await self._withdraw(generation)
+                generation = replace(generation, state="stopping")
+                await self._save(generation)
             await self._remove(generation)
 
     async def sleep(self, model: str, *, force: bool = False) -> Generation:
@@ -248,37 +218,41 @@ class ModelPool:
             Conflict: A task is served by it, or it is not loaded.
             NotSupported: Its engine cannot sleep.
         """
-        self.spec(model)
+        spec = self.spec(model)
+        if not self.can_sleep(model):
+            raise NotSupported(f"model {model!r}: engine {spec.engine} cannot sleep")
         async with self._locks[model]:
             generation = self.generations.get(model)
-            if generation is None:
+            if generation is None or generation.state in ("loading", "stopping"):
                 raise Conflict(f"model {model!r} is not loaded")
             if generation.state == "asleep":
                 return generation
-            if not force and (tasks := self.users(model)):
-                raise Conflict(f"model {model!r} serves {', '.join(tasks)}; swap first")
-            asleep = replace(generation, state="asleep")
-            await self._withdraw(asleep)
+            self._refuse_if_serving(model, force)
+            await self._withdraw(generation)
             try:
-                memory = await self._fleet.call(generation.app, "sleep")
-            except HotswapError:
-                await self._save(generation)
-                await self._publish(model, self.target(generation))
+                memory = await ask(self._fleet, generation, "sleep", spec.load_timeout_s)
+            except EngineError:
+                await self._wake(generation)
                 raise
-            asleep = replace(asleep, memory_bytes=memory)
+            asleep = replace(generation, state="asleep", memory_bytes=memory)
             await self._save(asleep)
             return asleep
 
+    def _refuse_if_serving(self, model: str, force: bool) -> None:
+        if not force and (tasks := self.users(model)):
+            raise Conflict(f"model {model!r} serves {', '.join(tasks)}; swap first")
+
     async def _wake(self, generation: Generation) -> Generation:
-        memory = await self._fleet.call(generation.app, "wake")
+        limit_s = self.spec(generation.model).load_timeout_s
+        memory = await ask(self._fleet, generation, "wake", limit_s)
         ready = replace(generation, state="ready", memory_bytes=memory)
         await self._save(ready)
-        await self._publish(generation.model, self.target(ready))
+        await self._announce(ready)
         return ready
 
     async def _withdraw(self, generation: Generation) -> None:
-        """No new request, then no request at all, on a generation in its new state."""
-        await self._save(generation)
+        """No new request, then no request at all, on a generation; ``load`` brings it back."""
+        await self._save(replace(generation, state="draining"))
         await self._publish(generation.model, None)
         drain_timeout_s = self._config.swap.drain_timeout_s
         while not await self._publisher.drained(generation.app, drain_timeout_s):
@@ -286,45 +260,65 @@ class ModelPool:
 
     async def _remove(self, generation: Generation) -> None:
         """Delete an application and wait until it is gone; safe to repeat."""
-        state = (await self._fleet.states()).get(generation.app, AppState())
-        if state.status != GONE:
-            if state.running:
-                with suppress(EngineError):  # a dead replica has nothing left to release
-                    await self._fleet.call(generation.app, "stop")
-            await self._fleet.delete(generation.app)
-            # After the drain no request is left to wait for: Serve's grace is not needed.
-            await self._fleet.kill_replicas(generation.app)
-            deadline = time.monotonic() + DELETE_S
-            while generation.app in await self._fleet.states():
-                if time.monotonic() >= deadline:
-                    raise EngineLoadFailed(f"application {generation.app} does not end")
-                await asyncio.sleep(POLL_S)
+        await end(self._fleet, generation)
+        if self.generations.get(generation.model, generation).app == generation.app:
+            self.generations.pop(generation.model, None)
+        # Last: a record without an application is forgotten at the next start.
         await asyncio.to_thread(self._store.delete_generation, generation.app)
-        self.generations.pop(generation.model, None)
 
-    async def reconcile(self, wanted: Iterable[str]) -> None:
-        """Adopt what runs, forget what is gone, remove what nobody wants.
+    async def reconcile(self, wanted: Iterable[str]) -> tuple[set[str], set[str]]:
+        """Adopt what runs and forget what is gone; the table then says what is ready.
 
         Called once after a start: the store says what should be, Serve what is.
+
+        Args:
+            wanted: Models that are needed.
+
+        Returns:
+            Models that were ready and are gone, and models to unload: their load or unload
+            was cut short and nobody needs them.
         """
         keep = set(wanted)
+        lost, surplus = set(), set()
         states = await self._fleet.states()
         for doc in await asyncio.to_thread(self._store.load_generations):
             generation = Generation(**doc["value"])
-            self.measured_bytes.setdefault(generation.model, generation.memory_bytes)
+            if generation.model not in self.specs:
+                await self._remove(generation)  # it left the configuration, and the table
+                continue
+            if generation.memory_bytes and generation.state != "asleep":
+                self.measured_bytes.setdefault(generation.model, generation.memory_bytes)
             if generation.app not in states:
                 await asyncio.to_thread(self._store.delete_generation, generation.app)
-                await self._publish(generation.model, None)
-            elif generation.model not in keep or generation.state == "stopping":
-                await self._publish(generation.model, None)
-                await self._remove(generation)
-            else:
-                self.generations[generation.model] = generation
+                if generation.state == "ready":
+                    lost.add(generation.model)
+                continue
+            self.generations[generation.model] = generation
+            if generation.model not in keep and generation.state not in ("ready", "asleep"):
+                surplus.add(generation.model)
+
+        def found(table: RouteTable) -> RouteTable:
+            for model in self.specs:
+                ready = self.generations[model] if self.is_ready(model) else None
+                target = self.target(ready) if ready else None
+                table = with_model(table, model, target, self._fallbacks())
+            return table
+
+        if found(self._publisher.table) != self._publisher.table:
+            # Nobody can listen before the start is over: not waiting for anybody.
+            await self._publisher.commit(found, 0)
+        return lost, surplus
 
     async def _save(self, generation: Generation) -> None:
         doc = {"id": generation.app, "value": asdict(generation)}
         await asyncio.to_thread(self._store.save_generation, doc)
         self.generations[generation.model] = generation
+
+    async def _announce(self, ready: Generation) -> None:
+        """Publish a generation; at once if it is (a crash may have come before that)."""
+        target = self.target(ready)
+        if self._publisher.table.models.get(ready.model) != target:
+            await self._publish(ready.model, target)
 
     async def _publish(self, model: str, target: Target | None) -> None:
         await self._publisher.commit(

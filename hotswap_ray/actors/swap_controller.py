@@ -7,29 +7,26 @@ and goes on: every phase is saved before it is acted upon, and every action can 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import Learning, SwapActions
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
 from hotswap_ray.config_checks import parse_model
 from hotswap_ray.core.compatibility import check_compatibility
-from hotswap_ray.core.errors import Conflict, HotswapError, NotFound, NothingToRollBack
+from hotswap_ray.core.errors import Conflict, NotFound, NothingToRollBack
 from hotswap_ray.core.routes import Route, RouteTable, unknown
-from hotswap_ray.core.spec import ModelSpec, TaskSpec
+from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.swap import Event, Phase, Swap, may
 from hotswap_ray.store import Store
-
-RELOAD_S = 5.0
-log = logging.getLogger("hotswap.controller")
 
 
 class SwapController:
@@ -56,7 +53,6 @@ class SwapController:
         self._clock = clock
         self._tasks: dict[str, TaskSpec] = dict(config.tasks)
         self._started: asyncio.Task[None] | None = None
-        self._work: set[asyncio.Task[None]] = set()
         self._publisher = Publisher(
             RouteTable(), self._save_table, fleet.is_alive, fleet.ingress_count
         )
@@ -65,76 +61,17 @@ class SwapController:
             config, store, fleet, self._pool, self._publisher, learning, self._tasks, clock
         )
         self._runner = SwapRunner(store, self._actions, clock)
+        self._recovery = Recovery(
+            config, store, self._pool, self._publisher, self._runner, self._tasks, clock
+        )
 
     # --- start and recovery -------------------------------------------------------------
 
     async def start(self) -> None:
         """Read the store, adopt what runs, resume open swaps; once, whoever asks first."""
         if self._started is None or (self._started.done() and self._started.exception()):
-            self._started = asyncio.create_task(self._start())
+            self._started = asyncio.create_task(self._recovery.run())
         await asyncio.shield(self._started)
-
-    async def _start(self) -> None:
-        saved = await asyncio.to_thread(self._store.load_table)
-        table = RouteTable.from_doc(saved) if saved else RouteTable()
-        for model_id, text, source in await asyncio.to_thread(self._store.load_models):
-            if source == "runtime" and model_id not in self._config.models:
-                self._pool.specs[model_id] = ModelSpec.model_validate_json(text)
-        known = {*self._pool.specs, *self._config.models}
-        routes = {}
-        for task, spec in self._tasks.items():
-            route = table.routes.get(task)
-            # A swap outlives a restart; a model that left the configuration does not.
-            routes[task] = route if route and route.model in known else Route(spec.model)
-        self._publisher.table = replace(
-            table,
-            routes=routes,
-            default_task=self._config.default_task,
-            models={model: target for model, target in table.models.items() if model in known},
-        )
-        for model in self._config.models.values():
-            await self._pool.register(model, "config")
-        for doc in await asyncio.to_thread(self._store.load_swaps, None, True):
-            self._runner.adopt(Swap.from_doc(doc))
-        wanted = self._wanted()
-        await self._pool.reconcile(wanted)
-        swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
-        for name in sorted(wanted - swapping):
-            self._spawn(self._keep_loading(name))
-        for swap in self._runner.open():
-            self._spawn(self._resume(swap))
-
-    async def _resume(self, swap: Swap) -> None:
-        """Run an open swap on, once the model that serves is back."""
-        route = self._publisher.table.routes[swap.task]
-        if not self._pool.is_ready(route.model) and not route.held:
-            await self._keep_loading(route.model)
-        self._runner.resume(swap)
-
-    def _wanted(self) -> set[str]:
-        """Models that must be loaded: of routes, fallbacks, residents and open swaps."""
-        models = {route.model for route in self._publisher.table.routes.values()}
-        models |= {name for name in self._fallbacks().values() if name}
-        models |= {spec.id for spec in self._pool.specs.values() if spec.resident}
-        for swap in self._runner.open():
-            models |= {swap.from_model, swap.to_model}
-        return models & set(self._pool.specs)
-
-    async def _keep_loading(self, model: str) -> None:
-        """Load at start, again after a failure; the operator sees each as an event."""
-        while True:
-            try:
-                await self._pool.load(model)
-                return
-            except HotswapError as error:
-                self._runner.last_error = f"model {model}: {error}"
-                await self._event("load_failed", model=model, error=str(error)[:300])
-                await asyncio.sleep(RELOAD_S)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
 
     # --- for the ingress ----------------------------------------------------------------
 
@@ -336,6 +273,7 @@ class SwapController:
         table = self._publisher.table
         return {
             "version": table.version,
+            "default_task": table.default_task,
             "tasks": {
                 task: {
                     "model": route.model,
@@ -357,9 +295,6 @@ class SwapController:
     async def events(self, after_id: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """Events after an id, oldest first."""
         return await asyncio.to_thread(self._store.load_events, after_id, limit)
-
-    async def _event(self, kind: str, **fact: Any) -> None:
-        await asyncio.to_thread(self._store.add_event, kind, fact, self._clock())
 
     async def _save_table(self, table: RouteTable) -> None:
         await asyncio.to_thread(self._store.save_table, table.to_doc(), table.version)
