@@ -27,12 +27,11 @@ from typing import Any
 from filelock import FileLock
 
 from hotswap_ray.core.errors import EngineLoadFailed
+from hotswap_ray.engines.gguf_file import rewrite
 
 GEMMA = "gemma3-270m"
 QUANTIZATIONS = ("BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")
 """What ``variant`` can requantise to: the kinds that the ``gguf`` package can write."""
-
-_BLOCK = re.compile(r"^blk\.(\d+)\.(.+)$")
 
 
 def default_cache_dir() -> Path:
@@ -156,7 +155,7 @@ def variant(
     )
     return _once(
         (cache_dir or default_cache_dir()) / f"{name}.gguf",
-        lambda part: _write_variant(base, part, drop, quantization),
+        lambda part: rewrite(base, part, drop, quantization),
     )
 
 
@@ -200,62 +199,13 @@ def _once(target: Path, write: Callable[[Path], Any]) -> Path:
         with FileLock(target.with_name(f"{target.name}.lock")):
             if not target.exists():
                 write(part)
+                trim_memory()
                 part.replace(target)
     except (OSError, ValueError) as error:
-        raise EngineLoadFailed(
-            f"cannot write the weights {target}: {error}; free the disk, or set HOTSWAP_CACHE "
-            "to a directory that can be written"
-        ) from error
+        hint = ""
+        if isinstance(error, OSError):
+            hint = "; free the disk, or set HOTSWAP_CACHE to a directory that can be written"
+        raise EngineLoadFailed(f"cannot write the weights {target}: {error}{hint}") from error
     finally:
         part.unlink(missing_ok=True)
     return target
-
-
-def _write_variant(
-    base: Path, target: Path, drop: tuple[int, ...], quantization: str | None
-) -> None:
-    import gguf
-    import numpy
-
-    reader = gguf.GGUFReader(str(base))
-    architecture = str(reader.fields["general.architecture"].contents())
-    blocks = int(reader.fields[f"{architecture}.block_count"].contents())
-    kept = [layer for layer in range(blocks) if layer not in drop]
-    if not kept or any(layer >= blocks for layer in drop):
-        raise EngineLoadFailed(f"cannot drop the layers {drop}: {base} has {blocks} layers")
-    writer = gguf.GGUFWriter(str(target), architecture)
-    for name, field in reader.fields.items():
-        # The writer adds the architecture itself; GGUF.* are the file's own header.
-        if name == "general.architecture" or name.startswith("GGUF."):
-            continue
-        value = field.contents()
-        if name == f"{architecture}.block_count":
-            value = len(kept)
-        elif isinstance(value, list) and len(value) == blocks:
-            value = [value[layer] for layer in kept]
-        inner = field.types[-1] if field.types[0] == gguf.GGUFValueType.ARRAY else None
-        writer.add_key_value(name, value, field.types[0], inner)
-    for tensor in reader.tensors:
-        name = tensor.name
-        if block := _BLOCK.match(name):
-            if int(block[1]) in drop:
-                continue
-            name = f"blk.{kept.index(int(block[1]))}.{block[2]}"
-        data, kind = tensor.data, tensor.tensor_type
-        if quantization is not None and len(tensor.shape) > 1:
-            wanted = gguf.GGMLQuantizationType[quantization]
-            # In slices of rows: the embedding as floats would take gigabytes.
-            data = numpy.concatenate(
-                [
-                    gguf.quants.quantize(gguf.quants.dequantize(rows, kind), wanted)
-                    for rows in numpy.array_split(data, len(data) // 8192 + 1)
-                ]
-            )
-            kind = wanted
-        writer.add_tensor(name, data, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    del reader, writer, data
-    trim_memory()

@@ -98,6 +98,13 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
     assert not (tmp_path / "made.gguf").exists()
 
 
+@pytest.mark.parametrize("size", [20, 100, 300, 700])
+def test_a_variant_of_damaged_weights_is_refused(tiny, tmp_path, size):
+    tiny.write_bytes(tiny.read_bytes()[:size])
+    with pytest.raises(EngineLoadFailed, match=r"damaged|cut short"):
+        weights.variant(tiny, drop_layers=(1,), cache_dir=tmp_path)
+
+
 @pytest.mark.parametrize("layers", [(4,), (0, 1, 2, 3)])
 def test_layers_that_are_not_there_or_all_of_them_cannot_be_dropped(tiny, tmp_path, layers):
     with pytest.raises(EngineLoadFailed, match="has 4 layers"):
