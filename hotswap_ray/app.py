@@ -97,7 +97,6 @@ def start_actors(config: Config) -> None:
     ray.remote(LearningActor).options(**options, name=LEARNING, max_task_retries=-1).remote(
         store,
         tuple(config.tasks.values()),
-        flush_s=min(0.1, learning.flush_s),
         half_life=learning.half_life_requests,
         retention_s=learning.retention_s,
     )
@@ -142,10 +141,14 @@ def build_app(args: dict[str, str]) -> Any:
     return build(configuration.load(Path(args["config"])))
 
 
-def start(config: Config) -> None:
+def start(config: Config, *, quiet: bool = False) -> None:
     """Start Ray here if there is no cluster, then Serve, the actors and the ingress.
 
     Returns when the endpoint answers; models may still be loading (``/readyz``).
+
+    Args:
+        config: A checked configuration.
+        quiet: Keep Ray's and Serve's own messages in their log files.
     """
     flags = {
         "RAY_SERVE_ENABLE_HA_PROXY": config.cluster.ha_proxy,
@@ -156,7 +159,14 @@ def start(config: Config) -> None:
         os.environ.update({name: "1" for name, on in flags.items() if on})
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
     if not ray.is_initialized():
-        ray.init(address=config.cluster.address or "local", namespace=config.cluster.namespace)
+        ray.init(
+            address=config.cluster.address or "local",
+            namespace=config.cluster.namespace,
+            log_to_driver=not quiet,
+            logging_level=logging.ERROR if quiet else logging.INFO,
+        )
+    if quiet:
+        logging.getLogger("ray.serve").setLevel(logging.ERROR)
     serve.start(http_options={"host": config.server.host, "port": config.server.port})
     target = serve.RunTarget(target=build(config), name=INGRESS_APP, route_prefix="/")
     serve.run_many([target])

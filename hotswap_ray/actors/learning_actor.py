@@ -41,8 +41,7 @@ class LearningActor:
         store: Durable state.
         tasks: What the configuration states.
         clock: Unix seconds; may go backwards.
-        flush_s: Longest a call waits for others to share its commit.
-        flush_rows: Rows that end that wait early.
+        retry_s: First pause after the store refused; it doubles up to 10 s.
         buffer_rows: Bound on rows in memory while the store refuses.
         checkpoint_rows: Rows between two saves of evidence; bounds the replay at start.
         half_life: Observations after which an old one counts half.
@@ -57,8 +56,7 @@ class LearningActor:
         tasks: Sequence[TaskSpec] = (),
         clock: Callable[[], float] = time.time,
         *,
-        flush_s: float = 0.1,
-        flush_rows: int = 5_000,
+        retry_s: float = 0.1,
         buffer_rows: int = 200_000,
         checkpoint_rows: int = 20_000,
         half_life: float = HALF_LIFE,
@@ -74,8 +72,7 @@ class LearningActor:
         self._log = LearningLog(
             store,
             self._checkpoint,
-            flush_s,
-            flush_rows,
+            retry_s,
             buffer_rows,
             checkpoint_rows,
             lambda: clock() - retention_s,

@@ -1,6 +1,8 @@
 """The learning actor's way to the store: one queue, one writer, one commit for a group.
 
-Order in the queue is order in the store. What was put stays until it is durable; the
+A commit starts as soon as the one before has ended, and takes all that came meanwhile: a
+quiet system answers at once, a busy one writes large groups. Order in the queue is order in
+the store. What was put stays until it is durable; the
 queue is bounded and says so before it takes anything in.
 """
 
@@ -14,7 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
-from hotswap_ray.core.errors import HotswapError, RequestError, StoreError, SwapError
+from hotswap_ray.core.errors import RequestError, StoreError, SwapError
 from hotswap_ray.core.evidence import Cell
 from hotswap_ray.core.types import Outcome
 from hotswap_ray.store import Store
@@ -75,8 +77,7 @@ class LearningLog:
     Args:
         store: Durable state.
         checkpoint: Called when enough rows were written since the last one.
-        flush_s: Longest an entry waits for company.
-        flush_rows: Rows that end the wait early.
+        retry_s: First pause after the store refused; it doubles up to 10 s.
         buffer_rows: Bound on rows that wait.
         checkpoint_rows: Rows between two checkpoints, which bound the replay at start.
         before_s: Unix time before which outcomes may be deleted; asked at checkpoints.
@@ -86,22 +87,19 @@ class LearningLog:
         self,
         store: Store,
         checkpoint: Callable[[], Checkpoint],
-        flush_s: float,
-        flush_rows: int,
+        retry_s: float,
         buffer_rows: int,
         checkpoint_rows: int,
         before_s: Callable[[], float],
     ) -> None:
         self._store = store
         self._checkpoint = checkpoint
-        self._flush_s = flush_s
-        self._flush_rows = flush_rows
+        self._retry_s = retry_s
         self._buffer_rows = buffer_rows
         self._checkpoint_rows = checkpoint_rows
         self._before_s = before_s
         self._since_checkpoint = store.last_outcome_id() - store.watermark()
         self._durable = OrderedDict.fromkeys(store.recent_batches())
-        self._enough = asyncio.Event()
         self._writer: asyncio.Task[None] | None = None
         self.lock = asyncio.Lock()
         self.entries: deque[Entry] = deque()
@@ -125,8 +123,6 @@ class LearningLog:
             raise StoreError(f"{self.rows} outcomes wait for the store: {self.error}", 1.0)
         self.entries.append(entry)
         self.rows += entry.rows
-        if self.rows >= self._flush_rows:
-            self._enough.set()
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_on())
 
@@ -141,16 +137,13 @@ class LearningLog:
         await waiter
 
     async def _write_on(self) -> None:
-        pause_s = self._flush_s
+        pause_s = self._retry_s
         while self.entries:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._enough.wait()
             try:
                 await self.flush()
-                pause_s = self._flush_s
+                pause_s = self._retry_s
             except StoreError:
-                self._enough.clear()
+                await asyncio.sleep(pause_s)
                 pause_s = min(LONGEST_RETRY_S, pause_s * 2)
 
     async def flush(self, checkpoint: bool = False) -> None:
@@ -167,21 +160,20 @@ class LearningLog:
 
     async def flush_locked(self, checkpoint: bool = False) -> None:
         """As ``flush``, for a caller that holds ``lock``."""
-        self._enough.clear()
         entries, rows = list(self.entries), self.rows
         due = self._since_checkpoint + rows >= self._checkpoint_rows
         # Taken before the first await: exactly what is durable after this commit.
         saved = self._checkpoint() if checkpoint or due else None
         try:
             await asyncio.to_thread(self._write, entries, saved)
-        except HotswapError as error:
+        except Exception as error:  # whatever it is, who waits must hear of it
             if saved:
                 saved.undo()
             self.failures += 1
-            self.error = error if isinstance(error, StoreError) else StoreError(str(error))
+            self.error = error if isinstance(error, StoreError) else StoreError(repr(error))
             log.warning("learnings wait: %s", self.error)
             _tell(entries, self.error)
-            raise self.error from None
+            raise self.error from error
         self.error = None
         self.rows -= rows
         self._since_checkpoint = 0 if saved else self._since_checkpoint + rows
