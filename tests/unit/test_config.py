@@ -238,10 +238,8 @@ def test_a_missing_file_and_one_that_is_not_text_are_refused_by_name(tmp_path: P
 
 
 def test_variables_are_replaced_and_a_default_stands_in_for_one_that_is_empty():
-    text = (
-        GOOD
-        + "server:\n  port: ${PORT:-8123}\n  host: ${A}.${B:-b}\n  admin_token: t\ncluster: {address: $${X}}"
-    )
+    server = "server: {port: '${PORT:-8123}', host: '${A}.${B:-b}', admin_token: t}\n"
+    text = GOOD + server + "cluster: {address: $${X}}"
     loaded = config.loads(text.replace("$${X}", '"$${X}"'), env={"A": "a", "PORT": ""})
     assert loaded.server.port == 8123
     assert loaded.server.host == "a.b"

@@ -1,0 +1,90 @@
+"""``hotswap learnings``: what traffic taught, to look at and to carry elsewhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hotswap_ray.cli import output
+from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
+
+app = typer.Typer(help="Show, export and import what was learned.", no_args_is_help=True)
+
+
+@app.command()
+def show(
+    task: Annotated[str | None, typer.Argument(help="Only this task.", show_default=False)] = None,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Evidence per task and model; of one task also what is known of the task itself."""
+    with output.arbiter(address, namespace) as arbiter:
+        if task is not None:
+            known = arbiter.task_performance_summary(task)
+            rows = known.pop("models")
+        else:
+            known, rows = {}, arbiter.learnings().to_dict("records")
+    if as_json:
+        output.emit_json({**known, "models": rows} if known else rows)
+        return
+    if known:
+        facts = [(name, value) for name, value in known.items() if value not in (None, {}, ())]
+        output.emit_table(f"task {task}", ("known", "value"), facts)
+    columns = ("task", "model", "requests", "success", "quality", "scores", "p50 ms", "p99 ms",
+               "tokens in", "tokens out", "memory")  # fmt: skip
+    table = [
+        (
+            row["task"],
+            row["model"] or "(reported)",
+            row["count"],
+            output.number(row["success_rate"], 3),
+            output.number(row["quality"]),
+            row["quality_count"],
+            output.number(row["latency_p50_ms"], 1),
+            output.number(row["latency_p99_ms"], 1),
+            output.number(row["tokens_in"], 0),
+            output.number(row["tokens_out"], 0),
+            output.mib(row["memory_bytes"]),
+        )
+        for row in rows
+    ]
+    output.emit_table("learnings", columns, table)
+
+
+@app.command("export")
+def export_learnings(
+    file: Annotated[Path, typer.Argument(help="File to write, JSON lines.", show_default=False)],
+    no_outcomes: Annotated[
+        bool, typer.Option("--no-outcomes", help="Only what was learned, not each request.")
+    ] = False,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Write all learnings to a file."""
+    with output.arbiter(address, namespace) as arbiter:
+        lines = arbiter.export_learnings(file, with_outcomes=not no_outcomes)
+    if as_json:
+        output.emit_json({"file": str(file), "lines": lines})
+    else:
+        output.emit(f"{lines} lines in {file}")
+
+
+@app.command("import")
+def import_learnings(
+    file: Annotated[Path, typer.Argument(help="File that export wrote.", show_default=False)],
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Take in a file that export wrote, all or nothing; twice is harmless."""
+    with output.arbiter(address, namespace) as arbiter:
+        counts = arbiter.import_learnings(file)
+    if as_json:
+        output.emit_json(counts)
+    else:
+        told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        output.emit(f"taken in: {told}")

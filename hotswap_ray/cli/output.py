@@ -1,0 +1,98 @@
+"""What all commands share: the connection, JSON, tables and numbers for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from hotswap_ray.client import Arbiter
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        help="Ray address; else RAY_ADDRESS, else the cluster of this machine.",
+        show_default=False,
+    ),
+]
+Namespace = Annotated[str, typer.Option("--namespace", help="Ray namespace of the actors.")]
+NAMESPACE = "hotswap"
+
+
+@contextmanager
+def arbiter(address: str | None, namespace: str) -> Iterator[Arbiter]:
+    """A connected handle; imported late, so that ``--help`` needs no Ray."""
+    from hotswap_ray.client import Arbiter
+
+    with Arbiter.connect(address, namespace) as handle:
+        yield handle
+
+
+def emit_json(value: Any) -> None:
+    """One JSON value, indented; times and numpy numbers included."""
+    option = orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NON_STR_KEYS
+    typer.echo(orjson.dumps(value, default=str, option=option).decode())
+
+
+def emit_json_line(value: Any) -> None:
+    """One JSON value on one line, for a command that goes on."""
+    typer.echo(orjson.dumps(value).decode())
+
+
+def emit(text: str) -> None:
+    """One line for a person."""
+    typer.echo(text)
+
+
+def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """A table for a person."""
+    Console().print(table(title, columns, rows))
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
+    """A table; a value that is missing is a dash."""
+    made = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        made.add_row(*("-" if value is None or value == "" else str(value) for value in row))
+    return made
+
+
+def mib(size_bytes: float | None) -> str | None:
+    """Bytes as MiB, for example ``430 MiB``.
+
+    >>> mib(450_887_680)
+    '430 MiB'
+    """
+    return f"{size_bytes / 2**20:.0f} MiB" if size_bytes else None
+
+
+def number(value: float | None, digits: int = 2) -> str | None:
+    """A number with so many digits, or nothing.
+
+    >>> number(0.12345), number(None)
+    ('0.12', None)
+    """
+    return None if value is None or value != value else f"{value:.{digits}f}"
+
+
+def swap_line(record: Mapping[str, Any]) -> str:
+    """A swap in one line.
+
+    >>> swap_line({"swap_id": "s", "task": "t", "from_model": "a", "to_model": "b",
+    ...            "phase": "failed", "error": "conflict: no", "seconds": {"loading": 1.5}})
+    's: t a -> b failed after 1.50 s (conflict: no)'
+    """
+    seconds = sum(record["seconds"].values())
+    line = (
+        f"{record['swap_id']}: {record['task']} {record['from_model']} -> {record['to_model']} "
+        f"{record['phase']} after {seconds:.2f} s"
+    )
+    return f"{line} ({record['error']})" if record["error"] else line

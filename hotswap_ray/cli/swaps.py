@@ -1,0 +1,198 @@
+"""``hotswap swap``, ``rollback``, ``swaps`` and ``rollout``: change a task's model, and undo it."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from hotswap_ray.cli import output
+from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
+
+rollout = typer.Typer(help="Promote, abort or roll back an open swap.", no_args_is_help=True)
+Task = Annotated[str, typer.Argument(help="Task id.", show_default=False)]
+SwapId = Annotated[str, typer.Argument(help="Swap id.", show_default=False)]
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
+
+
+class Strategy(StrEnum):
+    """How room is made for the new model."""
+
+    AUTO = "auto"
+    OVERLAP = "overlap"
+    SLEEP = "sleep"
+    DRAIN_FIRST = "drain_first"
+
+
+class Until(StrEnum):
+    """What a swap is waited for."""
+
+    SWITCHED = "switched"
+    END = "end"
+
+
+def swap(
+    task: Task,
+    model: Annotated[str, typer.Argument(help="Model that shall serve it.", show_default=False)],
+    strategy: Annotated[
+        Strategy | None,
+        typer.Option("--strategy", help="How to make room.", show_default="swap.strategy"),
+    ] = None,
+    bake_s: Annotated[
+        float | None,
+        typer.Option(
+            "--bake-s",
+            min=0,
+            max=604_800,
+            help="Seconds the old model stays warm.",
+            show_default="swap.bake_s",
+        ),
+    ] = None,
+    warn: Annotated[
+        bool, typer.Option("--warn", help="Accept a model that is less than the old one.")
+    ] = False,
+    until: Annotated[
+        Until, typer.Option("--until", help="Wait until it serves, or until the old one is gone.")
+    ] = Until.SWITCHED,
+    no_wait: NoWait = False,
+    swap_id: Annotated[
+        str | None,
+        typer.Option("--swap-id", help="Asking again with it changes nothing.", show_default=False),
+    ] = None,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Give a task another model, under load, without losing a request."""
+    with output.arbiter(address, namespace) as arbiter:
+        record = arbiter.force_swap(
+            task,
+            model,
+            wait=not no_wait,
+            swap_id=swap_id,
+            bake_s=bake_s,
+            strategy=strategy.value if strategy else None,
+            compatibility="warn" if warn else None,
+            until=until.value,
+            requested_by="cli",
+        )
+    _told(record, as_json)
+
+
+def rollback(
+    task: Task,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Give a task back to the model it had before."""
+    with output.arbiter(address, namespace) as arbiter:
+        _told(arbiter.rollback(task, wait=not no_wait), as_json)
+
+
+def history(
+    swap_id: Annotated[
+        str | None, typer.Argument(help="One swap, with its journal.", show_default=False)
+    ] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="Only swaps of this task.", show_default=False)
+    ] = None,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=10_000, help="At most so many.")] = 20,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """List the latest swaps, or show one with its journal."""
+    with output.arbiter(address, namespace) as arbiter:
+        if swap_id is not None:
+            _one(arbiter.swap(swap_id), as_json)
+            return
+        records = arbiter.swaps(task, limit).to_dict("records")
+    if as_json:
+        output.emit_json(records)
+        return
+    columns = ("swap", "task", "from", "to", "phase", "strategy", "seconds", "by", "error")
+    rows = [
+        (
+            record["swap_id"],
+            record["task"],
+            record["from_model"],
+            record["to_model"],
+            record["phase"],
+            record["strategy"],
+            output.number(sum(record["seconds"].values())),
+            record["requested_by"],
+            record["error"],
+        )
+        for record in records
+    ]
+    output.emit_table("swaps", columns, rows)
+
+
+@rollout.command()
+def promote(
+    swap_id: SwapId,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """End the bake time: the old model is let go."""
+    with output.arbiter(address, namespace) as arbiter:
+        arbiter.promote(swap_id)
+        _told(arbiter.wait(swap_id), as_json)
+
+
+@rollout.command()
+def abort(
+    swap_id: SwapId,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Give a swap up before it switches; its task keeps the model it has."""
+    with output.arbiter(address, namespace) as arbiter:
+        arbiter.abort(swap_id)
+        _told(arbiter.wait(swap_id), as_json)
+
+
+@rollout.command("rollback")
+def rollback_swap(
+    swap_id: SwapId,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Take a swap back that has switched but not ended."""
+    with output.arbiter(address, namespace) as arbiter:
+        arbiter.rollback_swap(swap_id)
+        _told(arbiter.wait(swap_id), as_json)
+
+
+def _told(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.emit_json(record)
+    else:
+        output.emit(output.swap_line(record))
+
+
+def _one(record: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.emit_json(record)
+        return
+    output.emit(output.swap_line(record))
+    if record["strategy"]:
+        output.emit(f"strategy {record['strategy']}: {record['reason']}")
+    rows = [
+        (
+            datetime.fromtimestamp(step["at_s"], UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            step["phase"],
+            step["note"],
+        )
+        for step in record["journal"]
+    ]
+    output.emit_table("journal (UTC)", ("time", "phase", "note"), rows)
+    if record["facts"]:
+        output.emit_table("facts", ("fact", "value"), list(record["facts"].items()))

@@ -1,0 +1,199 @@
+"""What was learned, asked and changed, for people and notebooks; the reading half of Arbiter."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from hotswap_ray.client_link import ClusterLink
+from hotswap_ray.config_checks import problems
+from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.learnings import Complexity
+from hotswap_ray.core.spec import Preferences
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SWAPS_COUNTED = 10_000
+
+
+class Analytics:
+    """Learnings and history of a running hotswap_ray.
+
+    Args:
+        link: The connection to it.
+    """
+
+    def __init__(self, link: ClusterLink) -> None:
+        self._link = link
+
+    def task_performance_summary(self, task: str) -> dict[str, Any]:
+        """What is known of a task, and under ``models`` the evidence of each model at it.
+
+        Raises:
+            NotFound: Unknown task.
+        """
+        summary: dict[str, Any] = self._link.learning("task_performance", task)
+        return summary
+
+    def statistics(self) -> dict[str, Any]:
+        """Counts over everything.
+
+        Returns:
+            ``swap_stats`` with ``total_swaps, successful_swaps, failed, rolled_back`` and
+            ``open`` (of the latest 10,000), ``requests``, and ``models`` with ``requests``,
+            ``success_rate`` and ``quality`` of each, over all tasks.
+        """
+        phases = Counter(swap["phase"] for swap in self._swaps(None, SWAPS_COUNTED))
+        ended = ("succeeded", "failed", "rolled_back")
+        by_model: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in self._rows():
+            if row["model"] is not None:
+                by_model[row["model"]].append(row)
+        models = {
+            model: {
+                "requests": sum(row["count"] for row in rows),
+                "success_rate": _mean(rows, "success_rate", "count"),
+                "quality": _mean(rows, "quality", "quality_count"),
+            }
+            for model, rows in sorted(by_model.items())
+        }
+        return {
+            "swap_stats": {
+                "total_swaps": phases.total(),
+                "successful_swaps": phases["succeeded"],
+                "failed": phases["failed"],
+                "rolled_back": phases["rolled_back"],
+                "open": phases.total() - sum(phases[phase] for phase in ended),
+            },
+            "requests": sum(model["requests"] for model in models.values()),
+            "models": models,
+        }
+
+    def learnings(self) -> pd.DataFrame:
+        """A row per task and model: counts, success rate, quality, latency, tokens, memory."""
+        import pandas as pd
+
+        return pd.DataFrame(self._rows())
+
+    def outcomes(
+        self,
+        task: str | None = None,
+        model: str | None = None,
+        since_s: float | None = None,
+        limit: int = 10_000,
+    ) -> pd.DataFrame:
+        """The newest requests, one a row, in order of arrival.
+
+        Args:
+            task: Only of this task.
+            model: Only of this model.
+            since_s: Only those that arrived from this Unix time on.
+            limit: At most so many.
+        """
+        frame: pd.DataFrame = self._link.learning("outcomes", task, model, since_s, limit)
+        return frame
+
+    def swaps(self, task: str | None = None, limit: int = 1000) -> pd.DataFrame:
+        """The latest swaps, the newest first; ``facts`` and ``seconds`` are mappings."""
+        import pandas as pd
+
+        return pd.DataFrame(self._swaps(task, limit))
+
+    def swap(self, swap_id: str) -> dict[str, Any]:
+        """One swap's record, with its ``journal``: every phase it entered, with its time.
+
+        Raises:
+            NotFound: Unknown swap.
+        """
+        record = self._link.controller("wait", swap_id, 0)
+        return {**record, "journal": self._link.controller("journal", swap_id)}
+
+    def _swaps(self, task: str | None, limit: int) -> list[dict[str, Any]]:
+        docs: list[dict[str, Any]] = self._link.controller("swaps", task, limit)
+        return docs
+
+    def _rows(self) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = self._link.learning("learnings")
+        return rows
+
+    def export_learnings(self, path: str | Path, with_outcomes: bool = True) -> int:
+        """Write all learnings as JSON lines; returns how many lines.
+
+        Args:
+            path: File to write; whole or not at all.
+            with_outcomes: Also every request, not only what was learned of them.
+        """
+        lines: list[str] = self._link.learning("export_lines", with_outcomes, timeout_s=600)
+        target = Path(path)
+        part = target.with_name(target.name + ".part")
+        part.write_text("".join(line.rstrip("\n") + "\n" for line in lines), encoding="utf-8")
+        part.replace(target)
+        return len(lines)
+
+    def import_learnings(self, path: str | Path) -> dict[str, int]:
+        """Take in what ``export_learnings`` wrote, all or none; twice is harmless.
+
+        Returns:
+            Lines taken in, by kind.
+
+        Raises:
+            InvalidRequest: The file, or a line of it, cannot be read.
+        """
+        try:
+            lines = Path(path).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"{path}: {error}") from None
+        counts: dict[str, int] = self._link.learning("import_lines", lines, timeout_s=600)
+        return counts
+
+    def record_task_performance(
+        self,
+        task: str,
+        latency_ms: float,
+        quality: float | None = None,
+        memory_bytes: int = 0,
+        success: bool = True,
+    ) -> None:
+        """Learn about a task from work that no model of ours did.
+
+        Args:
+            task: Task; a new one is made.
+            latency_ms: Time it took.
+            quality: In [0, 1]; ``None`` when nobody judged it.
+            memory_bytes: Memory it took; 0 when unknown.
+            success: Whether it worked.
+        """
+        self._link.learning(
+            "record_task_performance", task, latency_ms, quality, memory_bytes, success
+        )
+
+    def learn_task_characteristics(
+        self,
+        task: str,
+        preferences: Preferences | Mapping[str, float] | None = None,
+        complexity: Complexity | None = None,
+    ) -> None:
+        """State what matters for a task; it outlasts restarts and the configuration.
+
+        Args:
+            task: Task; a new one is made.
+            preferences: Weights of quality, latency, cost, memory and energy.
+            complexity: ``low``, ``medium`` or ``high``; else it is derived from traffic.
+        """
+        if isinstance(preferences, Mapping):
+            try:
+                preferences = Preferences.model_validate(dict(preferences))
+            except ValidationError as error:
+                raise InvalidRequest(f"preferences: {problems(error, Preferences)}") from None
+        self._link.learning("learn_task_characteristics", task, preferences, complexity)
+
+
+def _mean(rows: list[Mapping[str, Any]], name: str, weight: str) -> float | None:
+    seen = [(row[name], row[weight]) for row in rows if row[name] is not None]
+    total = sum(count for _, count in seen)
+    return sum(value * count for value, count in seen) / total if total else None
