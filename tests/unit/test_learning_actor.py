@@ -47,7 +47,7 @@ def store(store_url):
 
 
 def make(store, **options):
-    options = {"flush_s": 0.005, "feedback_wait_s": 0.05, **options}
+    options = {"retry_s": 0.005, "feedback_wait_s": 0.05, **options}
     return LearningActor(store, [CAPITALS], Clock(), **options)
 
 
@@ -171,7 +171,7 @@ async def test_while_the_store_refuses_nothing_is_acknowledged_and_then_nothing_
 
 
 async def test_a_full_buffer_takes_nothing_in_and_says_so(store, outcome):
-    actor = make(store, buffer_rows=10, flush_s=0.05)
+    actor = make(store, buffer_rows=10)
     store.broken = True
     with pytest.raises(StoreError):
         await actor.record([outcome(n) for n in range(8)], "b1")
@@ -362,7 +362,7 @@ from hotswap_ray.core.types import Outcome
 from hotswap_ray.store import Store
 
 async def main():
-    actor = LearningActor(Store(sys.argv[1]), flush_s=0.002, checkpoint_rows=70, retention_s=1e12)
+    actor = LearningActor(Store(sys.argv[1]), checkpoint_rows=70, retention_s=1e12)
     for n in range(10**9):
         batch = [Outcome(f"r{n}-{i}", "t", f"m{i % 2}", 1, "active", n, i % 3 > 0, 10.0 + i)
                  for i in range(10)]
