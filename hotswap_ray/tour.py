@@ -217,7 +217,7 @@ def main() -> int:
         )
         url = f"http://127.0.0.1:{port}"
         console.print("[bold]hotswap_ray[/]: starting Ray, the endpoint and the first models")
-        app.start(settings)
+        app.start(settings, quiet=True)
         arbiter = Arbiter.connect()
         arbiter.wait_until_ready(120)
         console.print(f"ready after {time.monotonic() - started:.0f} s at {url}/v1\n")
