@@ -77,7 +77,7 @@ def make_api(ingress: Ingress) -> OpenAIApi:
     # A load takes as long as it takes; its own limits are in the model's spec.
     controller = ActorProxy(CONTROLLER, ingress.config.cluster.namespace, timeout_s=86_400)
     admin = AdminApi(server, controller, ingress.learning)
-    return OpenAIApi(server, ingress.router, ingress.feedback, admin)
+    return OpenAIApi(server, ingress.router, ingress.feedback, admin, behind_serve=True)
 
 
 def start_actors(config: Config) -> None:
@@ -158,6 +158,8 @@ def start(config: Config, *, quiet: bool = False) -> None:
         # Serve reads these when a process starts, so they must be there before Ray is.
         os.environ.update({name: "1" for name, on in flags.items() if on})
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
+        for name, port in HAPROXY_PORTS.items():
+            os.environ.setdefault(name, str(_free_port(port)))
     if not ray.is_initialized():
         ray.init(
             address=config.cluster.address or "local",

@@ -51,6 +51,7 @@ class OpenAIApi:
         router: The data path.
         feedback: Takes ``(request_id, score, idempotency_key, comment)``.
         admin: ASGI application for everything under ``/admin``.
+        behind_serve: Serve numbers requests and adds ``x-request-id`` to the answer itself.
     """
 
     def __init__(
@@ -59,11 +60,13 @@ class OpenAIApi:
         router: Router,
         feedback: Callable[[str, float, str, str | None], Awaitable[Any]],
         admin: App,
+        behind_serve: bool = False,
     ) -> None:
         self._config = config
         self._router = router
         self._feedback = feedback
         self._admin = admin
+        self._behind_serve = behind_serve
         self._posts: dict[str, Callable[[Scope, Receive, Send, str], Awaitable[None]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
@@ -80,6 +83,8 @@ class OpenAIApi:
 
         async def tracked(message: MutableMapping[str, Any]) -> None:
             nonlocal started
+            if not started and not self._behind_serve:
+                message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
             started = True
             await send(message)
 
@@ -99,12 +104,12 @@ class OpenAIApi:
                 raise MethodNotAllowed(f"{path} takes POST, not {scope['method']}")
         except HotswapError as error:
             if not started:
-                await send_error(send, error, request_id)
+                await send_error(tracked, error)
         except Exception as error:  # the HTTP border: recorded here, and the client is told
             log.exception("request %s failed", request_id)
             if not started:
                 text = f"internal error ({type(error).__name__}); see the log"
-                await send_error(send, HotswapError(text), request_id)
+                await send_error(tracked, HotswapError(text))
 
     async def _get(self, scope: Scope, path: str, send: Send) -> None:
         table = self._router.table
@@ -173,11 +178,11 @@ class OpenAIApi:
         call = Call(request_id, endpoint, body, model, named, task)
         if not stream:
             choice, answer = await self._router.generate(call)
-            await send_bytes(send, 200, answer, [JSON, *answer_headers(choice, request_id)])
+            await send_bytes(send, 200, answer, [JSON, *answer_headers(choice)])
             return
         opened = await self._router.open(call)
         try:
-            await send(_start(200, [*SSE, *answer_headers(opened.choice, request_id)]))
+            await send(_start(200, [*SSE, *answer_headers(opened.choice)]))
             await send(_part(opened.first))
             try:
                 async for item in opened.rest:
@@ -252,14 +257,13 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
 
 
-def answer_headers(choice: Choice, request_id: str) -> Headers:
+def answer_headers(choice: Choice) -> Headers:
     """Headers that say who answered and why."""
     return [
         (b"x-hotswap-model", choice.target.model.encode()),
         (b"x-hotswap-generation", str(choice.target.generation).encode()),
         (b"x-hotswap-task", choice.task.encode()),
         (b"x-hotswap-decision", choice.decision.encode()),
-        (b"x-request-id", request_id.encode("latin-1", "replace")),
     ]
 
 
@@ -271,11 +275,9 @@ def error_body(error: HotswapError) -> bytes:
     )
 
 
-async def send_error(send: Send, error: HotswapError, request_id: str = "") -> None:
+async def send_error(send: Send, error: HotswapError) -> None:
     """Answer with an error; 429 and 503 say when to come back."""
     headers: Headers = [JSON]
-    if request_id:
-        headers.append((b"x-request-id", request_id.encode("latin-1", "replace")))
     if error.http_status in (429, 503):
         seconds = math.ceil(error.retry_after_s or 1.0)
         headers.append((b"retry-after", str(seconds).encode()))
