@@ -4,6 +4,7 @@ import asyncio
 import socket
 
 import pytest
+from engine_server import serving
 
 from hotswap_ray.core.errors import (
     EngineError,
@@ -19,6 +20,12 @@ from hotswap_ray.engines.llama_cpp import LlamaCppEngine
 from hotswap_ray.engines.openai import OpenAIEngine
 from hotswap_ray.engines.simulated import SimulatedEngine
 from hotswap_ray.testing import body_of, check_engine, text_of
+
+
+@pytest.fixture
+def serve_engine():
+    with serving() as serve:
+        yield serve
 
 
 def simulated(**options):
@@ -63,12 +70,13 @@ async def test_a_remote_server_that_can_sleep_keeps_the_contract(serve_engine):
 
 @pytest.mark.llama
 async def test_llama_cpp_keeps_the_contract_with_real_weights():
-    await check_engine(llama(), context_tokens=512)
+    await check_engine(llama(), context_tokens=512, within_s=60)
 
 
 @pytest.mark.llama
 async def test_a_remote_server_with_real_weights_keeps_the_contract(serve_engine):
-    await check_engine(remote(serve_engine(llama())), context_tokens=512, memory_known=False)
+    url = serve_engine(llama())
+    await check_engine(remote(url), context_tokens=512, memory_known=False, within_s=60)
 
 
 @pytest.mark.llama

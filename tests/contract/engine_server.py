@@ -4,9 +4,8 @@ import asyncio
 import json
 import socket
 import threading
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 
-import pytest
 import uvicorn
 from starlette.applications import Starlette
 from starlette.responses import JSONResponse, StreamingResponse
@@ -69,17 +68,21 @@ def serve_app(engine, models=("served",)):
     )
 
 
-@pytest.fixture
-def serve():
-    """Start servers with `serve(app)`, which gives the base URL; they end with the test."""
+@contextmanager
+def serving():
+    """Gives `serve(engine, models=...)`, which returns a base URL; all servers end at the end."""
     running = []
 
-    def start(app):
+    def serve(engine, **options):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(
-            uvicorn.Config(app, log_level="critical", lifespan="on", timeout_graceful_shutdown=1)
+        config = uvicorn.Config(
+            serve_app(engine, **options),
+            log_level="critical",
+            lifespan="on",
+            timeout_graceful_shutdown=1,
         )
+        server = uvicorn.Server(config)
         thread = threading.Thread(
             target=asyncio.run, args=(server.serve(sockets=[listener]),), daemon=True
         )
@@ -87,14 +90,8 @@ def serve():
         running.append((server, thread))
         return f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
 
-    yield start
+    yield serve
     for server, thread in running:
         server.should_exit = True
         thread.join(timeout=30)
         assert not thread.is_alive()
-
-
-@pytest.fixture
-def serve_engine(serve):
-    """`serve_engine(engine)` serves an engine over HTTP and gives the base URL."""
-    return lambda engine, **options: serve(serve_app(engine, **options))
