@@ -17,7 +17,7 @@
        + EngineLoadFailed      load_failed          503
        + NotSupported          not_supported        400
      x SwapError               swap_error           409
-       + Conflict              conflict             409
+       + Conflict              conflict             409  retry
        + Incompatible          incompatible         409
        + IllegalTransition     illegal_transition   409
        + NothingToRollBack     nothing_to_roll_back 409
