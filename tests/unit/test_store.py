@@ -283,7 +283,7 @@ def test_a_swap_event_takes_at_most_one_kilobyte(tmp_path):
     assert len(store.load_journal(f"{1:032x}")[0]["note"]) <= 300
 
 
-def test_a_read_only_store_says_so_and_can_still_be_read(tmp_path, monkeypatch):
+def test_a_read_only_store_says_so_and_can_still_be_read(tmp_path):
     store = Store(f"sqlite:///{tmp_path}/store.db")
     store.save_table({"version": 1}, 1)
     with store._engine.connect() as connection:
