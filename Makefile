@@ -26,7 +26,7 @@ $(INSTALLED): pyproject.toml
 $(WEIGHTS): $(INSTALLED)
 	@echo "== preparing the models (Gemma 3 270M and two variants)"
 	@$(BIN)/python -c 'from hotswap_ray.engines.weights import resolve_source as make; \
-	  [print("  ", make(name)) for name in ("gemma3-270m", "gemma3-270m:drop=15", "gemma3-270m:drop=14-15")]'
+	  [print("  ", make(name)) for name in ("gemma3-270m", "gemma3-270m:quant=Q4_0", "gemma3-270m:drop=15,quant=Q4_0")]'
 	@touch $@
 
 setup: $(INSTALLED) $(WEIGHTS)  ## Install everything and prepare the weights

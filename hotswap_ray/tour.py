@@ -179,6 +179,18 @@ class Tour:
         self._console.print("  controller killed; traffic goes on with the last route table")
         return self._ended(self._arbiter.wait(record["swap_id"], 90))
 
+    def refused(self, task: str, model: str) -> None:
+        """Ask for a model that cannot do the task: golden prompts keep it out."""
+        from hotswap_ray.core.errors import SwapError
+
+        self._console.print(f"\n[bold]$ hotswap swap {task} {model}[/]   (too weak for it)")
+        try:
+            self._arbiter.force_swap(task, model, wait=True)
+        except SwapError as error:
+            self._console.print(f"  refused, as it should be: {error}")
+        else:
+            raise AssertionError(f"{model} was let through for {task}")
+
     def _ended(self, record: dict[str, Any]) -> dict[str, Any]:
         self.records.append(record)
         facts = record["facts"]
@@ -229,9 +241,10 @@ def main() -> int:
         tour.some_traffic("translate_fr is served by the full model", 60)
         tour.rollback("translate_fr")
         tour.some_traffic("and back: one commit of the route table", 30)
-        crashed = tour.swap_with_a_crash("uppercase", "fast")
-        tour.swap("capitals", "quality")
-        tour.some_traffic("After a crash and another swap", 60)
+        crashed = tour.swap_with_a_crash("capitals", "quality")
+        tour.some_traffic("capitals moved on, whoever drove the swap", 60)
+        tour.refused("translate_fr", "fast")
+        tour.some_traffic("At the end", 30)
         traffic.end()
         return summary(console, traffic, tour, crashed, time.monotonic() - started)
 
