@@ -1,16 +1,12 @@
 """The learning actor: acknowledged means durable, a restart is exact, the store may fail."""
 
 import asyncio
-import signal
-import subprocess
-import sys
 
 import orjson
 import pytest
 
 from hotswap_ray.actors.learning_actor import LearningActor
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreError
-from hotswap_ray.core.evidence import Evidence
 from hotswap_ray.core.spec import Preferences, TaskSpec
 from hotswap_ray.core.types import Criteria
 from hotswap_ray.store import Store
@@ -324,78 +320,9 @@ async def test_learnings_move_to_another_store_once_however_often_imported(
     assert (await other.feedback("r2", 0.5, "late"))["model"] == "small"
 
 
-@pytest.mark.parametrize(
-    ("line", "sentence"),
-    [
-        ("not json", "line 2: "),
-        ("[]", "line 2: not a JSON object"),
-        ('{"kind":"outcome","doc":{}}', "line 2: schema is None"),
-        ('{"kind":"outcome","schema":99,"doc":{}}', "line 2: schema 99 is newer"),
-        ('{"kind":"wish","schema":1,"doc":{}}', "line 2: unknown kind 'wish'"),
-        ('{"kind":"outcome","schema":1,"doc":{}}', "line 2: 'request_id' is missing"),
-        ('{"kind":"evidence","schema":1,"origin":"o","doc":{"task":"t"}}', "line 2: 'model'"),
-    ],
-)
-async def test_a_bad_line_is_named_and_nothing_is_imported(store, outcome, line, sentence):
-    actor = make(store)
-    await actor.record([outcome(1)], "b")
-    good = orjson.dumps({"kind": "evidence", "schema": 1, "origin": "o",
-                         "doc": Evidence("new", "m").to_doc()}).decode()  # fmt: skip
-    with pytest.raises(InvalidRequest) as caught:
-        await actor.import_lines([good, line])
-    assert str(caught.value).startswith(sentence)
-    assert [row["task"] for row in await actor.learnings()] == ["capitals"]
-
-
 async def test_outcomes_older_than_the_retention_go_but_their_evidence_stays(store, outcome):
     actor = make(store, retention_s=1000.0, checkpoint_rows=1)
     await actor.record([outcome(n, at_s=1_000.0) for n in range(5)], "old")
     await actor.record([outcome(9, at_s=1_700_000_400.0)], "new")
     assert len(store.outcomes_frame()) == 1
     assert (await make(store).learnings())[0]["count"] == 6
-
-
-CHILD = """
-import asyncio, sys
-from hotswap_ray.actors.learning_actor import LearningActor
-from hotswap_ray.core.types import Outcome
-from hotswap_ray.store import Store
-
-async def main():
-    actor = LearningActor(Store(sys.argv[1]), checkpoint_rows=70, retention_s=1e12)
-    for n in range(10**9):
-        batch = [Outcome(f"r{n}-{i}", "t", f"m{i % 2}", 1, "active", n, i % 3 > 0, 10.0 + i)
-                 for i in range(10)]
-        await actor.record(batch, f"b{n}")
-        if n % 5 == 0:
-            await actor.feedback(f"r{n}-1", 0.5, f"k{n}")
-        sys.stdout.write(f"{n}\\n")
-        sys.stdout.flush()
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("acknowledged", [1, 23, 60])
-def test_after_kill_9_all_that_was_acknowledged_is_in_the_evidence_exactly(store_url, acknowledged):
-    child = subprocess.Popen([sys.executable, "-c", CHILD, store_url], stdout=subprocess.PIPE)
-    for _ in range(acknowledged):
-        child.stdout.readline()
-    child.send_signal(signal.SIGKILL)
-    acknowledged = max([acknowledged - 1, *map(int, child.stdout.read().split())]) + 1
-    child.wait()
-    store = Store(store_url)
-    frame = store.outcomes_frame(limit=10**9)
-    assert len(frame) >= 10 * acknowledged
-    learned = make(store)._learned
-    rows = {row["model"]: row for row in learned.rows()}
-    for model, part in frame.groupby("model"):
-        assert rows[model]["count"] == len(part)
-    # Exactly: the same as one pass over the whole log.
-    fresh = {key: Evidence(*key) for key in learned.cells}
-    for _, item in store.outcomes_after(0):
-        cell = fresh[item.task, item.model]
-        cell.score([item.score]) if hasattr(item, "score") else cell.update(item)
-    for key, cell in fresh.items():
-        assert rounded(learned.cells[key]) == rounded(cell)
-    store.close()
