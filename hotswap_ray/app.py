@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from hotswap_ray.store import Store
 from hotswap_ray.web.admin_api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi, Receive, Scope, Send
 
+HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 log = logging.getLogger("hotswap.app")
 
 
@@ -139,6 +142,18 @@ def build_app(args: dict[str, str]) -> Any:
         args: ``config``: path of the YAML file, readable on the node that builds.
     """
     return build(configuration.load(Path(args["config"])))
+
+
+def _free_port(preferred: int) -> int:
+    """``preferred``, or another port when somebody has it: two Ray may share a machine."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with suppress(OSError):
+            probe.bind(("0.0.0.0", preferred))
+            return preferred
+    with socket.socket() as probe:
+        probe.bind(("0.0.0.0", 0))
+        return int(probe.getsockname()[1])
 
 
 def start(config: Config, *, quiet: bool = False) -> None:

@@ -138,6 +138,7 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
+            logging.getLogger("ray.serve").setLevel(logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).strip().partition("\n")[0][:300]
             raise ClusterUnavailable(

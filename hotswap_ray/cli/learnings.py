@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -15,7 +16,9 @@ app = typer.Typer(help="Show, export and import what was learned.", no_args_is_h
 
 @app.command()
 def show(
-    task: Annotated[str | None, typer.Argument(help="Only this task.", show_default=False)] = None,
+    task: Annotated[
+        str | None, typer.Argument(metavar="TASK", help="Only this task.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
@@ -31,7 +34,7 @@ def show(
         output.emit_json({**known, "models": rows} if known else rows)
         return
     if known:
-        facts = [(name, value) for name, value in known.items() if value not in (None, {}, ())]
+        facts = [(name, _said(value)) for name, value in known.items() if name != "task"]
         output.emit_table(f"task {task}", ("known", "value"), facts)
     columns = ("task", "model", "requests", "success", "quality", "scores", "p50 ms", "p99 ms",
                "tokens in", "tokens out", "memory")  # fmt: skip
@@ -56,7 +59,9 @@ def show(
 
 @app.command("export")
 def export_learnings(
-    file: Annotated[Path, typer.Argument(help="File to write, JSON lines.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File to write, JSON lines.", show_default=False)
+    ],
     no_outcomes: Annotated[
         bool, typer.Option("--no-outcomes", help="Only what was learned, not each request.")
     ] = False,
@@ -75,7 +80,9 @@ def export_learnings(
 
 @app.command("import")
 def import_learnings(
-    file: Annotated[Path, typer.Argument(help="File that export wrote.", show_default=False)],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="File that export wrote.", show_default=False)
+    ],
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
@@ -88,3 +95,10 @@ def import_learnings(
     else:
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         output.emit(f"taken in: {told}")
+
+
+def _said(value: Any) -> str:
+    """A value of the task's knowledge; what is not set is left out."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {part}" for name, part in value.items() if part)
+    return "" if value is None else str(value)

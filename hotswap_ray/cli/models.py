@@ -14,7 +14,7 @@ from hotswap_ray.cli.show import MODEL_COLUMNS, model_rows
 from hotswap_ray.core.errors import ConfigError
 
 app = typer.Typer(help="List, load, unload, sleep and wake models.", no_args_is_help=True)
-Model = Annotated[str, typer.Argument(help="Model id.", show_default=False)]
+Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model id.", show_default=False)]
 
 
 @app.command("list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,6 +26,7 @@ Address = Annotated[
 ]
 Namespace = Annotated[str, typer.Option("--namespace", help="Ray namespace of the actors.")]
 NAMESPACE = "hotswap"
+WIDE = 200
 
 
 @contextmanager
@@ -54,7 +56,8 @@ def emit(text: str) -> None:
 
 def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
     """A table for a person."""
-    Console().print(table(title, columns, rows))
+    # Into a pipe a row must not be broken.
+    Console(width=None if sys.stdout.isatty() else WIDE).print(table(title, columns, rows))
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:

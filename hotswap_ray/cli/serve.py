@@ -62,10 +62,11 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
     url = f"http://{_host(settings.server.host)}:{settings.server.port}"
     _say(as_json, "starting", f"starting Ray and the endpoint {url} ...", url=url)
     try:
-        app.start(settings)
+        app.start(settings, quiet=True)
     except (OSError, RuntimeError) as error:
-        reason = str(error).strip().partition("\n")[0][:300]
+        reason = str(error).strip().rpartition("\n")[2][:300]  # a remote traceback ends so
         raise ClusterUnavailable(f"Ray or Serve did not start: {reason}") from error
+    signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in the place of ours
     with Arbiter.connect(namespace=settings.cluster.namespace) as arbiter:
         ray_address = _ray_address()
         text = f"listening; models are loading; Ray is at {ray_address}"

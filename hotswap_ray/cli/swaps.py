@@ -12,8 +12,8 @@ from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 
 rollout = typer.Typer(help="Promote, abort or roll back an open swap.", no_args_is_help=True)
-Task = Annotated[str, typer.Argument(help="Task id.", show_default=False)]
-SwapId = Annotated[str, typer.Argument(help="Swap id.", show_default=False)]
+Task = Annotated[str, typer.Argument(metavar="TASK", help="Task id.", show_default=False)]
+SwapId = Annotated[str, typer.Argument(metavar="SWAP_ID", help="Swap id.", show_default=False)]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
 
@@ -35,7 +35,9 @@ class Until(StrEnum):
 
 def swap(
     task: Task,
-    model: Annotated[str, typer.Argument(help="Model that shall serve it.", show_default=False)],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="Model that shall serve it.", show_default=False)
+    ],
     strategy: Annotated[
         Strategy | None,
         typer.Option("--strategy", help="How to make room.", show_default="swap.strategy"),
@@ -95,7 +97,8 @@ def rollback(
 
 def history(
     swap_id: Annotated[
-        str | None, typer.Argument(help="One swap, with its journal.", show_default=False)
+        str | None,
+        typer.Argument(metavar="SWAP_ID", help="One swap, with its journal.", show_default=False),
     ] = None,
     task: Annotated[
         str | None, typer.Option("--task", help="Only swaps of this task.", show_default=False)

@@ -198,14 +198,15 @@ class AdminApi:
                         after_id = event["id"]
                         parts.append(_frame(event))
                 except (HotswapError, TimeoutError):
-                    parts.append(b": waiting for the controller\n\n")
+                    await asyncio.sleep(1)  # it is being restarted; the heartbeat goes on
+                pause_s = 0.0 if parts else POLL_S  # there may be more than one page
                 if not parts and time.monotonic() - said_s >= HEARTBEAT_S:
                     parts.append(b": still here\n\n")
                 if parts:
                     said_s = time.monotonic()
                     body = b"".join(parts)
                     await send({"type": "http.response.body", "body": body, "more_body": True})
-                await asyncio.wait({gone}, timeout=POLL_S)
+                await asyncio.wait({gone}, timeout=pause_s)
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
