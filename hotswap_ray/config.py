@@ -130,17 +130,11 @@ class LearningConfig(Strict):
     """What is kept of each request."""
 
     flush_s: float = Field(1, ge=0.01, le=60, description="Longest an outcome waits for a batch.")
-    flush_rows: int = Field(
-        500, ge=1, le=100_000, description="Outcomes that fill a batch before its time."
-    )
     half_life_requests: float = Field(
         500, ge=1, le=1e9, description="Requests after which evidence counts half."
     )
     retention_s: float = Field(
         30 * 86_400, ge=60, le=10 * 366 * 86_400, description="Age at which outcomes are deleted."
-    )
-    recent_window: int = Field(
-        100, ge=1, le=1000, description="Latest outcomes per task and model kept in memory."
     )
 
 

@@ -255,7 +255,7 @@ def summary(
     """Tell what happened; the exit status."""
     lost = traffic.sent - traffic.answered
     commits = [r["facts"]["commit_ms"] for r in tour.records if "commit_ms" in r["facts"]]
-    ended = [r for r in tour.records if r["phase"] in ("succeeded", "rolled_back")]
+    ended = [r for r in tour.records if r["phase"] != "failed"]
     out = Table(title="Summary", title_justify="left", show_header=False)
     rows = {
         "requests sent": traffic.sent,
