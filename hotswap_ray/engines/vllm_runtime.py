@@ -153,9 +153,15 @@ def vllm_processes() -> list[psutil.Process]:
     return found
 
 
-def end_processes(processes: list[psutil.Process]) -> None:
-    """Wait for ``processes`` to end; kill those that do not."""
-    _, alive = psutil.wait_procs(processes, timeout=STOP_GRACE_S)
+def end_processes(tree: list[psutil.Process]) -> None:
+    """Wait until vLLM's processes, ``tree``, have ended; kill those that do not in time."""
+    for child in multiprocessing.active_children():
+        # Only its own `join` may reap it; else multiprocessing counts it as alive for ever.
+        child.join(STOP_GRACE_S)
+        if child.is_alive():
+            child.kill()
+            child.join(STOP_GRACE_S)
+    _, alive = psutil.wait_procs(tree, timeout=STOP_GRACE_S)
     for process in alive:
         try:
             process.kill()

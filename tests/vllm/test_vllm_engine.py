@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import multiprocessing
 import signal
-import time
 
 import psutil
 import pytest
@@ -159,7 +158,9 @@ async def test_a_dead_engine_core_is_noticed_and_stop_cleans_up(loaded):
     assert multiprocessing.active_children() == []
 
 
-async def test_serve_places_a_replica_and_quotes_why_another_could_not_load(vllm_spec):
+async def test_serve_places_a_replica_and_quotes_why_another_could_not_load(
+    vllm_spec, record_property
+):
     from ray import serve
 
     from hotswap_ray.app import model_deployment
@@ -184,13 +185,12 @@ async def test_serve_places_a_replica_and_quotes_why_another_could_not_load(vllm
     await until(lambda: status("good").status == "RUNNING", within_s=300)
     handle = serve.get_app_handle("good")
     identity = await handle.ping.remote()
+    record_property("load_s", identity["load_s"])
+    record_property("memory_bytes", identity["memory_bytes"])
     replica = psutil.Process(identity["pid"])
     tree = replica.children(recursive=True)
     assert len(tree) >= 2
-    print(f"\nload {identity['load_s']:.1f} s, {identity['memory_bytes'] / 1e6:.0f} MB")
-    started = time.monotonic()
     body, tokens_in, tokens_out, _ = await handle.generate.remote("completions", CAPITALS)
-    print(f"first answer {time.monotonic() - started:.2f} s")
     assert b"Paris" in body
     assert (tokens_in, tokens_out) == (13, 1)
     # The hardest end: nobody runs `stop`, and still nothing may hold the memory.
