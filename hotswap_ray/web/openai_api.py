@@ -252,7 +252,8 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     """
     if not keys:
         return
-    given = (header(scope, b"authorization") or "").removeprefix("Bearer ").encode("latin-1")
+    scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+    given = token.encode("latin-1") if scheme.lower() == "bearer" else b""
     if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
 
