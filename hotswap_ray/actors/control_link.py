@@ -64,11 +64,12 @@ class ControlLink:
         """
         while True:
             try:
-                await self._use(await self._controller.listen(self._name, -1))
+                table = await self._controller.listen(self._name, -1)
                 break
             except HotswapError as error:
                 log.warning("waiting for the controller: %s", error)
                 await asyncio.sleep(RETRY_S)
+        self._connected = await self._router.apply(table)
         self._tasks = [
             asyncio.create_task(self._forever(step))
             for step in (self._follow, self._report_drained, self._flush_later)
@@ -91,16 +92,12 @@ class ControlLink:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
-        version = self._router.table.version
-        table = await self._controller.listen(self._name, version)
-        if table.version != version:
-            await self._use(table)
-        else:
-            await self._acknowledge()  # a controller that restarted knows nothing of us
-
-    async def _use(self, table: RouteTable) -> None:
-        self._connected = await self._router.apply(table)
+        # First, because a controller that restarted knows nothing of us.
         await self._acknowledge()
+        version = self._router.table.version
+        table: RouteTable = await self._controller.listen(self._name, version)
+        if table.version != version:
+            self._connected = await self._router.apply(table)
 
     async def _report_drained(self) -> None:
         await self._drained.wait()

@@ -38,15 +38,19 @@ class Controller:
         self._news = asyncio.Event()
 
     async def listen(self, name, version):
-        if self.away:
-            self.away -= 1
-            raise self.error
+        self._fail()
         if self.table.version == version:
             self.waiting.set()
             await self._news.wait()
         return self.table
 
+    def _fail(self):
+        if self.away:
+            self.away -= 1
+            raise self.error
+
     async def acknowledge(self, name, version, connected, in_flight):
+        self._fail()
         self.said.append((name, version, sorted(connected), in_flight))
         self.heard.set()
         self.heard = asyncio.Event()
@@ -129,6 +133,7 @@ async def test_a_start_waits_for_the_controller_and_returns_with_a_table(world):
     world.controller.away = 3
     await world.link.start()
     assert world.router.table == TABLE
+    await world.controller.waiting.wait()
     assert world.controller.said == [("ingress-1", 1, [A.app, B.app], {})]
 
 
@@ -161,10 +166,13 @@ async def test_the_last_byte_on_a_model_that_drains_is_reported_at_once(world):
 
 async def test_a_controller_that_restarted_hears_from_us_without_a_new_table(world):
     await world.link.start()
-    world.controller.said.clear()
     await world.controller.waiting.wait()
+    world.controller.said.clear()
+    world.controller.waiting.clear()
+    world.controller.away = 1
     world.controller.turn()
-    await world.controller.until(lambda said: said[1] == 1)
+    await world.controller.waiting.wait()
+    assert world.controller.said == [("ingress-1", 1, [A.app, B.app], {})]
 
 
 async def test_a_controller_that_lost_its_state_is_followed_to_a_lower_version(world):
