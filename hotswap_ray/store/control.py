@@ -169,7 +169,7 @@ class ControlTables(Database):
         """Phases of a swap in order: ``swap_id, seq, phase, at_s, note``."""
         query = select(journal).where(journal.c.swap_id == swap_id).order_by(journal.c.seq)
         with self._reading() as connection:
-            return [dict(row) for row in connection.execute(query).mappings()]
+            return [_plain(row) for row in connection.execute(query).mappings()]
 
     def add_event(self, kind: str, doc: Mapping[str, Any], at_s: float) -> int:
         """Append an event for watchers; returns its id, which rises with every event."""
@@ -185,9 +185,14 @@ class ControlTables(Database):
         query = select(events).where(events.c.id > after_id).order_by(events.c.id).limit(limit)
         with self._reading() as connection:
             rows = connection.execute(query).mappings()
-            return [{**row, "doc": _doc(row["doc"])} for row in rows]
+            return [{**_plain(row), "doc": _doc(row["doc"])} for row in rows]
 
 
 def _doc(text: str) -> Doc:
     doc: Doc = orjson.loads(text)
     return doc
+
+
+def _plain(row: Mapping[Any, Any]) -> Doc:
+    """SQLAlchemy's names are more than text, and JSON takes text only."""
+    return {str(name): value for name, value in row.items()}
