@@ -1,6 +1,5 @@
 """What the benchmarks share: the machine in words, the load process, percentiles, a cluster."""
 
-
 from __future__ import annotations
 
 import json
@@ -17,15 +16,27 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
+
+def free_port() -> int:
+    """A TCP port nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
 os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
 os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
+os.environ.setdefault("RAY_worker_niceness", "0")  # as app.start does
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+# Fixed by default, so that a second cluster on the machine could not start.
+os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
+os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
 
-import psutil
-import ray
+import psutil  # noqa: E402
+import ray  # noqa: E402
 
-from hotswap_ray import app, config
+from hotswap_ray import app, config  # noqa: E402
 
 
 class Row(NamedTuple):
@@ -95,13 +106,6 @@ def machine() -> dict[str, Any]:
         "ray": ray.__version__,
         "load_average": round(os.getloadavg()[0], 2),
     }
-
-
-def free_port() -> int:
-    """A TCP port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until(condition: Callable[[], Any], timeout_s: float, what: str) -> Any:

@@ -173,6 +173,9 @@ def start(config: Config, *, quiet: bool = False) -> None:
         # Serve reads these when a process starts, so they must be there before Ray is.
         os.environ.update({name: "1" for name, on in flags.items() if on})
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
+        # Ray starts its workers at niceness 15. Ours carry the requests; what should be
+        # nice is the loading of a model, and a model that serves must not be nicer than it.
+        os.environ.setdefault("RAY_worker_niceness", "0")
         for name, port in HAPROXY_PORTS.items():
             os.environ.setdefault(name, str(_free_port(port)))
     if not ray.is_initialized():

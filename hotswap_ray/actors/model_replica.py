@@ -14,8 +14,8 @@ from contextlib import aclosing
 from typing import Any
 
 import orjson
-import psutil
 
+from hotswap_ray.actors.priority import lowered_priority
 from hotswap_ray.core.errors import EngineLoadFailed, EngineUnavailable
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Endpoint
@@ -31,7 +31,7 @@ class ModelReplica:
     Args:
         spec: The model, as plain values (it travels through Ray).
         generation: Load number of the model.
-        load_nice: Niceness (0..19) of this process while it loads.
+        load_nice: Steps of niceness (0..19) that this process takes back while it loads.
     """
 
     async def __init__(  # type: ignore[misc] # Serve awaits an async constructor
@@ -43,14 +43,13 @@ class ModelReplica:
         self._asleep = False
         self._memory = (0.0, 0)
         started = time.perf_counter()
-        _set_nice(load_nice)
-        self._engine = load_engine_class(self._spec.engine)(self._spec)
-        try:
-            await self._engine.start()
-        except EngineLoadFailed:
-            await self._engine.stop()
-            raise
-        _set_nice(0)
+        with lowered_priority(load_nice):
+            self._engine = load_engine_class(self._spec.engine)(self._spec)
+            try:
+                await self._engine.start()
+            except EngineLoadFailed:
+                await self._engine.stop()
+                raise
         self._load_s = time.perf_counter() - started
 
     async def ping(self) -> dict[str, Any]:
@@ -158,18 +157,3 @@ class ModelReplica:
             value = self._engine.memory_bytes()
             self._memory = (now, value)
         return value
-
-
-def _set_nice(nice: int) -> None:
-    """Change the niceness of every thread of this process, if it can be changed back.
-
-    Lowering a priority is always allowed, raising it again is not: without that right
-    loading keeps its priority, since a model must not stay slow for ever.
-    """
-    if os.geteuid() != 0 and psutil.Process().rlimit(psutil.RLIMIT_NICE)[0] < 20:
-        return
-    for thread in psutil.Process().threads():
-        try:
-            os.setpriority(os.PRIO_PROCESS, thread.id, nice)
-        except ProcessLookupError:
-            continue  # the thread ended in between
