@@ -1,0 +1,247 @@
+"""Anytime-valid tests of two models: look after every sample, the error rate still holds.
+
+A test watches differences ``d = utility(candidate) - utility(active)`` in [-1, 1]. For a
+hypothesis "the mean of x is at most 0" it bets a share of its wealth on each x; if the
+hypothesis is true no bet gains on average, so the wealth E is a supermartingale that starts
+at 1 and by Ville's inequality
+
+    P(E ever reaches 1 / alpha) <= alpha
+
+however often one looks and whenever one stops (Waudby-Smith and Ramdas, Estimating means
+of bounded random variables by betting, JRSS-B 2023; Howard et al., Time-uniform confidence
+sequences, AoS 2021). The wealth here is the average over ``BETS`` fixed bets,
+
+    E_n = mean over f of  prod_i (1 + f * x_i / max|x|)
+
+a discrete form of Cover's universal portfolio: close to the best bet in hindsight, at a
+cost of at most ln(number of bets). Fixed bets make it a sum of logarithms, so the order of
+pairs does not matter and two replicas' tests can be merged.
+
+Four hypotheses are watched at once, with a margin m and an equivalence width w:
+
+    ==============  =======================  ==============
+    evidence for    hypothesis it refutes    x
+    ==============  =======================  ==============
+    better          E d <= m                 d - m
+    worse           E d >= -m                -d - m
+    not_better      E d >= w                 w - d
+    not_worse       E d <= -w                d + w
+    ==============  =======================  ==============
+
+With K models a task has K - 1 candidates; each needs E >= (K - 1) / alpha (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+BETS = np.array([0.03, 0.07, 0.15, 0.25, 0.40, 0.55, 0.75, 0.95])
+"""Shares of the largest safe bet: the small win on small gaps, the large ones early."""
+SIDES = ("better", "worse", "not_better", "not_worse")
+Side = Literal["better", "worse", "not_better", "not_worse"]
+Verdict = Literal["better", "worse", "equivalent", "not_better", "undecided"]
+SIGNS = np.array([1.0, -1.0, -1.0, 1.0])
+
+
+class PairTest:
+    """The test of one candidate against the active model at one task.
+
+    Args:
+        margin: Difference that is not worth a promotion, in [0, 0.5].
+        width: Differences below this count as none, in (margin, 0.5].
+
+    Attributes:
+        count: Differences seen.
+        mean: Their mean.
+
+    Example:
+        >>> test = PairTest(margin=0.0)
+        >>> test.extend([1.0, 0.0] * 8)
+        >>> test.verdict(candidates=1)
+        'better'
+    """
+
+    __slots__ = ("_bets", "_cache", "_shift", "_wealth", "count", "margin", "mean", "width")
+
+    def __init__(self, margin: float = 0.01, width: float = 0.03) -> None:
+        if not 0 <= margin <= 0.5 or not margin < width <= 0.5:
+            raise ValueError(f"margin {margin} and width {width}: 0 <= margin < width <= 0.5")
+        self.margin = margin
+        self.width = width
+        self._shift = np.array([-margin, -margin, width, width])
+        largest = 1 + np.array([margin, margin, -width, -width])  # of a loss
+        self._bets = BETS / largest[:, None]
+        self._wealth = np.zeros((4, len(BETS)))
+        self._cache: NDArray[np.float64] | None = None
+        self.count = 0
+        self.mean = 0.0
+
+    def extend(self, differences: Sequence[float]) -> None:
+        """Take in differences in [-1, 1].
+
+        Raises:
+            ValueError: One is out of range or no number; nothing was taken in.
+        """
+        d = np.asarray(differences, dtype=float)
+        if not d.size:
+            return
+        if not bool(np.all(np.abs(d) <= 1)):
+            raise ValueError("a difference of utilities must be in [-1, 1]")
+        x = SIGNS[:, None] * d + self._shift[:, None]
+        self._wealth += np.log1p(self._bets[:, :, None] * x[:, None, :]).sum(2)
+        self._cache = None
+        self.count += d.size
+        self.mean += float((d - self.mean).sum()) / self.count
+
+    def log_e(self, side: Side = "better") -> float:
+        """Natural logarithm of the evidence for one side; 0 before any difference."""
+        if self._cache is None:
+            peak = self._wealth.max(1)
+            self._cache = peak + np.log(np.exp(self._wealth - peak[:, None]).mean(1))
+        return float(self._cache[SIDES.index(side)])
+
+    def verdict(self, candidates: int, alpha: float = 0.05) -> Verdict:
+        """What is proven at level ``alpha``, corrected for the number of candidates.
+
+        Args:
+            candidates: Models that are tested against the active one, at least 1.
+            alpha: Probability of an error per side over the whole life of the test.
+        """
+        bar = math.log(max(candidates, 1) / alpha)
+        if self.log_e("better") >= bar:
+            return "better"
+        if self.log_e("worse") >= bar:
+            return "worse"
+        if self.log_e("not_better") >= bar:
+            return "equivalent" if self.log_e("not_worse") >= bar else "not_better"
+        return "undecided"
+
+    def more(self, candidates: int, alpha: float = 0.05) -> int | None:
+        """Further differences until "better" if they go on as so far; ``None`` if never."""
+        growth = self.log_e("better") / self.count if self.count else 0.0
+        missing = math.log(max(candidates, 1) / alpha) - self.log_e("better")
+        return math.ceil(max(missing, 0.0) / growth) if growth > 1e-9 else None
+
+    def merge(self, other: PairTest) -> None:
+        """Add another observer's differences of the same pair.
+
+        Raises:
+            ValueError: The tests have different margins or widths.
+        """
+        if (other.margin, other.width) != (self.margin, self.width):
+            raise ValueError("tests of different margins cannot be merged")
+        total = self.count + other.count
+        if total:
+            self.mean += (other.mean - self.mean) * other.count / total
+        self.count = total
+        self._wealth += other._wealth
+        self._cache = None
+
+    def to_doc(self) -> dict[str, Any]:
+        """Plain values for the store; ``from_doc`` gives the same test back."""
+        return {
+            "margin": self.margin,
+            "width": self.width,
+            "count": self.count,
+            "mean": self.mean,
+            "wealth": self._wealth.tolist(),
+        }
+
+    @classmethod
+    def from_doc(cls, doc: Mapping[str, Any]) -> PairTest:
+        """Inverse of ``to_doc``."""
+        made = cls(doc["margin"], doc["width"])
+        made.count, made.mean = doc["count"], doc["mean"]
+        made._wealth = np.array(doc["wealth"])
+        return made
+
+
+class Matching:
+    """Turns unpaired utilities of two models into differences that keep a test valid.
+
+    The i-th utility of the candidate meets the mean of the i-th ``ratio`` of the active
+    model. Which utilities meet depends on their numbers alone, never on their values, so
+    the differences are independent and centred on the true one even when the traffic share
+    follows the results; the test's bound covers all of them, also those never reached.
+
+    Args:
+        ratio: Utilities of the active model per one of the candidate, 1 and up; about the
+            ratio of their traffic.
+        waiting: Most utilities kept of each side; later ones are skipped unseen.
+
+    Example:
+        >>> matching = Matching(ratio=2)
+        >>> matching.active(1.0), matching.candidate(0.5), matching.active(0.0)
+        ([], [], [0.0])
+    """
+
+    __slots__ = ("_active", "_candidate", "_waiting", "ratio")
+
+    def __init__(self, ratio: int = 1, waiting: int = 64) -> None:
+        self.ratio = ratio
+        self._waiting = max(waiting, ratio)
+        self._active: deque[float] = deque()
+        self._candidate: deque[float] = deque()
+
+    def active(self, utility: float) -> list[float]:
+        """A utility of the active model; the differences it completes."""
+        if len(self._active) < self._waiting:
+            self._active.append(utility)
+        return self._match()
+
+    def candidate(self, utility: float) -> list[float]:
+        """A utility of the candidate; the differences it completes."""
+        if len(self._candidate) < self._waiting:
+            self._candidate.append(utility)
+        return self._match()
+
+    def _match(self) -> list[float]:
+        found = []
+        while self._candidate and len(self._active) >= self.ratio:
+            mean = sum(self._active.popleft() for _ in range(self.ratio)) / self.ratio
+            found.append(self._candidate.popleft() - mean)
+        return found
+
+
+class FairShare:
+    """Admits pairs so that no source of feedback can decide a test alone.
+
+    A source gets ``free`` pairs, and then at most ``share`` of all that were admitted. The
+    rule looks at counts, not at values, so the test stays valid.
+
+    Args:
+        share: Most of the pairs that one source may give, in (0, 1].
+        free: Pairs that any source may give; too few to prove anything.
+        sources: Sources remembered; further ones count as one.
+
+    Example:
+        >>> gate = FairShare()
+        >>> [gate.admits("troll") for _ in range(4)]
+        [True, True, False, False]
+    """
+
+    __slots__ = ("_counts", "_sources", "_total", "free", "share")
+
+    def __init__(self, share: float = 0.34, free: int = 2, sources: int = 1000) -> None:
+        self.share = share
+        self.free = free
+        self._sources = sources
+        self._counts: dict[str, int] = {}
+        self._total = 0
+
+    def admits(self, source: str) -> bool:
+        """Whether one more pair of this source counts; remembers it if so."""
+        if source not in self._counts and len(self._counts) >= self._sources:
+            source = "\0others"
+        given = self._counts.get(source, 0)
+        if given >= self.free and given + 1 > self.share * (self._total + 1):
+            return False
+        self._counts[source] = given + 1
+        self._total += 1
+        return True
