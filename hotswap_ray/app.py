@@ -49,8 +49,9 @@ def model_deployment(spec: ModelSpec, max_stream_s: float) -> Any:
         scale = {"autoscaling_config": spec.resources.autoscale.model_dump()}
     return serve.deployment(
         name=MODEL_DEPLOYMENT,
-        # The replica itself bounds its work; a queue in Serve's router could hang.
-        max_ongoing_requests=spec.max_ongoing_requests + spec.max_queued_requests,
+        # The replica itself bounds its work; a queue in Serve's router could hang, and a
+        # full model must still be able to say that it is there.
+        max_ongoing_requests=spec.max_ongoing_requests + spec.max_queued_requests + 100,
         graceful_shutdown_timeout_s=max_stream_s,
         graceful_shutdown_wait_loop_s=0.1,
         health_check_period_s=5,

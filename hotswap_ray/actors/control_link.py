@@ -19,6 +19,7 @@ from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.types import Outcome
 
 RETRY_S = 0.2
+WATCH_S = 0.5
 MAX_UNSENT = 100_000
 log = logging.getLogger("hotswap.ingress")
 
@@ -72,7 +73,7 @@ class ControlLink:
         self._connected = await self._router.apply(table)
         self._tasks = [
             asyncio.create_task(self._forever(step))
-            for step in (self._follow, self._report_drained, self._flush_later)
+            for step in (self._follow, self._report_drained, self._flush_later, self._watch)
         ]
 
     def drained(self) -> None:
@@ -111,6 +112,10 @@ class ControlLink:
             self._connected,
             dict(self._router.in_flight),
         )
+
+    async def _watch(self) -> None:
+        await asyncio.sleep(WATCH_S)
+        self._router.watch()
 
     async def _flush_later(self) -> None:
         await asyncio.sleep(self._config.flush_s)

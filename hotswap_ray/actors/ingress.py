@@ -7,10 +7,11 @@ from typing import Any
 
 import orjson
 
+from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.connection import ServeConnection
 from hotswap_ray.actors.control_link import ControlLink
 from hotswap_ray.actors.proxy import ActorProxy
-from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.actors.router import Router
 from hotswap_ray.config import Config
 from hotswap_ray.core.types import Endpoint
 

@@ -10,47 +10,23 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
 
+from hotswap_ray.actors.call import Call, Opened
 from hotswap_ray.actors.connection import Connect, Connection, Item, cause
 from hotswap_ray.actors.suspects import Suspects
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
+    EngineError,
     EngineTimeout,
     EngineUnavailable,
     Overloaded,
     RequestError,
 )
 from hotswap_ray.core.routes import AUTO, Choice, RouteTable, Target, choose, choose_task
-from hotswap_ray.core.types import Decision, Endpoint, Outcome
-
-SUSPECT_S = 1.0  # longest a request waits for a model that failed just before
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One client request, parsed."""
-
-    request_id: str
-    endpoint: Endpoint
-    body: dict[str, Any]
-    model: str
-    task_header: str | None = None
-    task_metadata: str | None = None
-    prefer: str | None = None
-    """Model that the Python handle asked for by criteria; pinned when it is loaded."""
-
-
-@dataclass(slots=True)
-class Opened:
-    """An answer that has begun: nothing can send it to another model any more."""
-
-    choice: Choice
-    first: Item
-    rest: AsyncGenerator[Item, None]
+from hotswap_ray.core.types import Decision, Outcome
 
 
 class Router:
@@ -81,7 +57,8 @@ class Router:
         self._on_drained = on_drained
         self._connections: dict[str, Connection] = {}
         self._settled: frozenset[str] = frozenset()
-        self._suspects = Suspects()
+        self._suspects = Suspects(lambda app: app in self._targets, self._wake)
+        self._targets: dict[str, Target] = {}
         self._total = 0
         self._held = 0
         self._changed = asyncio.Event()
@@ -102,13 +79,23 @@ class Router:
         for target, answer in zip(new, answers, strict=True):
             if isinstance(answer, BaseException):
                 del self._connections[target.app]
-        self.table = table
+        self.table, self._targets = table, targets
         self._settled = frozenset(targets).difference(table.draining)
-        self._changed.set()
-        self._changed = asyncio.Event()
+        self._wake()
         for app in [a for a in self._connections if a not in targets and not self.in_flight[a]]:
             del self._connections[app]
         return [app for app in targets if app in self._connections]
+
+    def _wake(self) -> None:
+        """Let requests that wait look at the table again."""
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def watch(self) -> None:
+        """Ask models that owe an answer and say nothing whether they are still there."""
+        for app, target in self._targets.items():
+            if self.in_flight[app]:
+                self._suspects.ask_if_quiet(app, self._connection(target).ping)
 
     async def _reach(self, target: Target) -> None:
         async with asyncio.timeout(5):
@@ -142,16 +129,17 @@ class Router:
         usage = (0, 0, 0)
         try:
             connection = self._connection(choice.target)
-            async with asyncio.timeout_at(deadline):
+            async with self._until(deadline, choice):
                 body, *used = await connection.generate(call.endpoint, call.body)
             usage = (used[0], used[1], used[2])
             success = True
+            self._suspects.heard(choice.target.app)
             return body
         except asyncio.CancelledError:
             success = None  # the client left; that says nothing about the model
             raise
         except TimeoutError:
-            raise self._late("answer", self._limits.request_timeout_s) from None
+            raise self._late(choice.target, "answer", self._limits.request_timeout_s) from None
         except Exception as error:
             success = self._blame(choice.target, cause(error))
             raise cause(error) from error
@@ -203,10 +191,11 @@ class Router:
                     # A deadline per item: one around the loop would fire between two of
                     # them, in the caller's code.
                     try:
-                        async with asyncio.timeout_at(limit):
+                        async with self._until(limit, choice, ttft_ms is None):
                             item = await anext(items)
                     except StopAsyncIteration:
                         break
+                    self._suspects.heard(choice.target.app)
                     if ttft_ms is None:
                         ttft_ms = (time.perf_counter() - started) * 1e3
                     if isinstance(item, tuple):
@@ -220,8 +209,9 @@ class Router:
             raise
         except TimeoutError:
             if ttft_ms is not None:
-                raise self._late("end of the answer", self._limits.request_timeout_s) from None
-            late = self._late("first byte", first_byte_s)
+                limit_s = self._limits.request_timeout_s
+                raise self._late(choice.target, "end of the answer", limit_s) from None
+            late = self._late(choice.target, "first byte", first_byte_s)
             self._blame(choice.target, late)
             raise late from None
         except Exception as error:
@@ -238,41 +228,39 @@ class Router:
         Nothing is awaited after the table was read for the last time, so the caller counts
         the request before the controller can hear that the target is idle.
         """
-        hold_until = asyncio.get_running_loop().time() + self._limits.hold_timeout_s
+        began = asyncio.get_running_loop().time()
         while True:
             table = self.table
             task = choose_task(table, call.model, call.task_header, call.task_metadata)
             route = table.routes[task]
             is_auto = call.model == AUTO or call.model.startswith(f"{AUTO}:")
             if route.held and is_auto:
-                await self._hold(task, hold_until)
+                until = began + self._limits.hold_timeout_s
+                await self._wait(until, f"task {task!r} is still swapping", 5.0)
                 continue
             preferred = table.models.get(call.prefer) if call.prefer else None
             if preferred is not None:
                 choice = Choice(task, preferred, Decision.PINNED, route.fallback)
             else:
                 choice = choose(table, call.model, task)
-            app = choice.target.app
-            if app not in self._suspects:
+            if choice.target.app not in self._suspects:
                 return choice
-            if choice.fallback is not None and choice.fallback.app not in self._suspects:
-                return replace(
-                    choice, target=choice.fallback, decision=Decision.FALLBACK, fallback=None
-                )
-            if not await self._suspects.cleared(app, SUSPECT_S):
-                raise EngineUnavailable(
-                    f"model {choice.target.model!r} failed and does not answer yet", 2.0
-                )
+            other = choice.fallback
+            if other is not None and other.app not in self._suspects:
+                return replace(choice, target=other, decision=Decision.FALLBACK, fallback=None)
+            until = began + self._limits.first_byte_timeout_s
+            await self._wait(until, f"model {choice.target.model!r} does not answer", 2.0)
 
-    async def _hold(self, task: str, until: float) -> None:
+    async def _wait(self, until: float, why: str, retry_after_s: float) -> None:
+        """Wait for news: another table, or a model that is back."""
         if self._held >= self._limits.max_held_requests:
-            raise EngineUnavailable(f"task {task!r} is swapping and its queue is full", 5.0)
+            raise EngineUnavailable(f"{why}, and the queue is full", retry_after_s)
         self._held += 1
         try:
             async with asyncio.timeout_at(until):
                 await self._changed.wait()
         except TimeoutError:
-            raise EngineUnavailable(f"task {task!r} is still swapping", 5.0) from None
+            raise EngineUnavailable(why, retry_after_s) from None
         finally:
             self._held -= 1
 
@@ -295,10 +283,7 @@ class Router:
         if isinstance(error, RequestError):
             return None
         if isinstance(error, EngineUnavailable | EngineTimeout):
-            connection = self._connection(target)
-            self._suspects.add(
-                target.app, connection.ping, lambda: target.app in self.table.targets()
-            )
+            self._suspects.add(target.app, self._connection(target).ping)
         return False
 
     def _connection(self, target: Target) -> Connection:
@@ -325,7 +310,21 @@ class Router:
             if target.app not in self._settled:
                 self._on_drained()
 
-    def _late(self, what: str, limit_s: float) -> EngineTimeout:
+    @asynccontextmanager
+    async def _until(
+        self, deadline: float, choice: Choice, retriable: bool = True
+    ) -> AsyncIterator[None]:
+        """A time limit; shorter for what can be retried, when the model is not there."""
+        async with asyncio.timeout_at(deadline) as limit:
+            if retriable and choice.fallback is not None:
+                with self._suspects.may_leave(choice.target.app, limit):
+                    yield
+            else:
+                yield
+
+    def _late(self, target: Target, what: str, limit_s: float) -> EngineError:
+        if target.app in self._suspects:
+            return EngineUnavailable(f"model {target.model!r} does not answer", 2.0)
         return EngineTimeout(f"no {what} within {limit_s:g} s", 5.0)
 
     def _record(

@@ -1,64 +1,92 @@
-"""Models that just failed: probed until they answer, and spared requests meanwhile.
+"""Models that failed or fell silent: probed until they answer, and spared requests meanwhile.
 
 A request that Serve gets for a model without a replica waits until one is back, which for
-a large model is minutes. So one failure starts a probe, and until it is answered requests
-go to the fallback or are told to come back.
+a large model is minutes. So a failure starts a probe, and so does silence while requests
+wait; until the probe is answered requests go to the fallback, those that wait included.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
-PROBE_S = 5.0  # longest wait for one answer
+PROBE_S = 3.0  # no answer for so long means that nobody is there
 AGAIN_S = 0.2
+QUIET_S = 1.0  # a model that said nothing for so long is asked whether it is there
+Ping = Callable[[], Awaitable[Any]]
 log = logging.getLogger("hotswap.ingress")
 
 
 class Suspects:
-    """The applications that failed and have not answered since.
+    """The applications that may not be there, and the requests that could go elsewhere.
 
     Lives on one event loop.
+
+    Args:
+        wanted: Whether anybody still asks for an application; otherwise its probe ends.
+        on_cleared: Called when an application is no suspect any more.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, wanted: Callable[[str], bool], on_cleared: Callable[[], None]) -> None:
+        self._wanted = wanted
+        self._on_cleared = on_cleared
+        self._suspected: set[str] = set()
         self._probes: dict[str, asyncio.Task[None]] = {}
+        self._heard_s: dict[str, float] = {}
+        self._waiting: defaultdict[str, set[asyncio.Timeout]] = defaultdict(set)
 
     def __contains__(self, app: str) -> bool:
-        return app in self._probes
+        return app in self._suspected
 
-    def add(self, app: str, ping: Callable[[], Awaitable[Any]], wanted: Callable[[], bool]) -> None:
-        """Probe ``app`` until it answers; does nothing while that goes on.
+    def heard(self, app: str) -> None:
+        """An application answered something just now."""
+        self._heard_s[app] = asyncio.get_running_loop().time()
 
-        Args:
-            app: Application.
-            ping: Reaches a replica of it once.
-            wanted: Whether anybody still asks for it; otherwise the probe ends.
-        """
-        if app not in self._probes:
-            self._probes[app] = asyncio.create_task(self._probe(app, ping, wanted))
+    def add(self, app: str, ping: Ping) -> None:
+        """Suspect ``app`` until it answers a ping."""
+        self._suspected.add(app)
+        self._start(app, ping)
 
-    async def cleared(self, app: str, timeout_s: float) -> bool:
-        """Wait until ``app`` is no suspect any more; ``False`` after ``timeout_s``."""
-        probe = self._probes.get(app)
-        if probe is None:
-            return True
-        done, _ = await asyncio.wait({probe}, timeout=timeout_s)
-        return bool(done)
+    def ask_if_quiet(self, app: str, ping: Ping) -> None:
+        """Ping ``app`` if it was not heard of lately; it is suspect if it does not answer."""
+        if asyncio.get_running_loop().time() - self._heard_s.get(app, 0.0) >= QUIET_S:
+            self._start(app, ping)
 
-    async def _probe(
-        self, app: str, ping: Callable[[], Awaitable[Any]], wanted: Callable[[], bool]
-    ) -> None:
+    @contextmanager
+    def may_leave(self, app: str, limit: asyncio.Timeout) -> Iterator[None]:
+        """Let ``limit`` expire when nobody is there: this request has another way to go."""
+        self._waiting[app].add(limit)
         try:
-            while wanted():
+            yield
+        finally:
+            self._waiting[app].discard(limit)
+
+    def _start(self, app: str, ping: Ping) -> None:
+        if app not in self._probes:
+            self._probes[app] = asyncio.create_task(self._probe(app, ping))
+
+    async def _probe(self, app: str, ping: Ping) -> None:
+        try:
+            while self._wanted(app):
                 try:
                     async with asyncio.timeout(PROBE_S):
                         await ping()
+                    self.heard(app)
                     return
                 except Exception as error:  # noqa: BLE001 - whatever it is, the model is not back
-                    log.info("%s does not answer: %s", app, type(error).__name__)
-                    await asyncio.sleep(AGAIN_S)
+                    log.warning("%s does not answer: %s", app, type(error).__name__)
+                self._suspected.add(app)
+                now_s = asyncio.get_running_loop().time()
+                for limit in self._waiting.pop(app, ()):
+                    limit.reschedule(now_s)
+                await asyncio.sleep(AGAIN_S)
+            self._heard_s.pop(app, None)
+            self._waiting.pop(app, None)
         finally:
             del self._probes[app]
+            self._suspected.discard(app)
+            self._on_cleared()

@@ -16,7 +16,8 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
-from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.actors.call import Call
+from hotswap_ray.actors.router import Router
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
     HotswapError,

@@ -11,8 +11,9 @@ import openai
 import psutil
 import pytest
 
+from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.connection import ServeConnection
-from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.actors.router import Router
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.routes import Route, RouteTable, Target
 

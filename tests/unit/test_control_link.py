@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from hotswap_ray.actors import control_link
+from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.control_link import ControlLink
-from hotswap_ray.actors.router import Call, Router
+from hotswap_ray.actors.router import Router
 from hotswap_ray.config import LearningConfig, ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, StoreError
 from hotswap_ray.core.routes import Route, RouteTable, Target, with_model, with_route
