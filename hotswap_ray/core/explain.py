@@ -71,8 +71,8 @@ def sentence(choice: Choice) -> str:
     """One sentence: what was decided, and the numbers it rests on.
 
     Example:
-        >>> sentence(Choice("t", "stay", "no_candidate", "a"))
-        't: a stays; no other model meets the task's limits.'
+        >>> sentence(Choice("t", "stay", "off", "a"))
+        't: a stays; auto-swap is off.'
         >>> sentence(Choice("t", "undecided", "testing", "a", "b", samples=30, difference=0.1,
         ...                 log_e=1.0, log_bar=3.0))
         't: undecided between a and b; difference +0.100 on 30 comparisons (E 2.7 of 20 needed).'
