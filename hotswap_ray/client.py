@@ -70,7 +70,8 @@ class Arbiter(Analytics, Operations):
 
         Args:
             address: Ray address. Without one: the cluster this process belongs to,
-                ``RAY_ADDRESS``, or the one on this machine, in that order.
+                ``RAY_ADDRESS``, where ``hotswap serve`` runs on this machine, or any Ray
+                cluster on this machine, in that order.
             namespace: ``cluster.namespace`` of its configuration.
 
         Raises:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import TimeoutError as FutureTimeoutError
@@ -28,6 +29,7 @@ T = TypeVar("T")
 RESTART_S = 20.0
 """Longest wait for an actor that is being restarted; it takes about 2 s."""
 LONGEST_S = 86_400.0
+START = "start it with `hotswap serve CONFIG`, or say where it runs by RAY_ADDRESS"
 
 
 class ClusterLink:
@@ -119,7 +121,8 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
     """Join the Ray cluster, unless this process is part of one, and find hotswap_ray there.
 
     Args:
-        address: Ray address; ``None`` for ``RAY_ADDRESS``, else the cluster of this machine.
+        address: Ray address; ``None`` for ``RAY_ADDRESS``, else where ``hotswap serve`` runs
+            on this machine, else any Ray cluster on this machine.
         namespace: Ray namespace of the actors.
 
     Raises:
@@ -129,8 +132,10 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
     import ray
 
     owns_ray = not ray.is_initialized()
-    where = address or os.environ.get("RAY_ADDRESS") or "auto"
+    where = address or os.environ.get("RAY_ADDRESS") or _remembered(namespace) or "auto"
     if owns_ray:
+        if where != "auto" and not _listens(where):  # Ray itself would try for minutes
+            raise ClusterUnavailable(f"no Ray cluster at {where!r}; {START}")
         try:
             ray.init(
                 address=where,
@@ -141,19 +146,51 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
             logging.getLogger("ray.serve").setLevel(logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).strip().partition("\n")[0][:300]
-            raise ClusterUnavailable(
-                f"no Ray cluster at {where!r}: {reason}; start one with `hotswap serve CONFIG`"
-            ) from error
+            raise ClusterUnavailable(f"no Ray cluster at {where!r}: {reason}; {START}") from error
     try:
         ray.get_actor(CONTROLLER, namespace=namespace)
     except ValueError:
         if owns_ray:
             ray.shutdown()
         raise ClusterUnavailable(
-            f"the Ray cluster ({where}) runs no hotswap_ray in namespace {namespace!r}; start it "
-            "with `hotswap serve CONFIG`, or name another cluster by RAY_ADDRESS"
+            f"the Ray cluster ({where}) runs no hotswap_ray in namespace {namespace!r}; {START}"
         ) from None
     return ClusterLink(namespace, owns_ray)
+
+
+def remember(address: str, namespace: str) -> None:
+    """Note where hotswap_ray runs: of several Ray on a machine, this is the one meant."""
+    path = _note(namespace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(address, encoding="utf-8")
+
+
+def forget(namespace: str) -> None:
+    """It runs there no longer."""
+    _note(namespace).unlink(missing_ok=True)
+
+
+def _remembered(namespace: str) -> str | None:
+    """The noted address, if somebody listens there."""
+    try:
+        address = _note(namespace).read_text(encoding="utf-8").strip()
+    except OSError:
+        return None
+    return address if _listens(address) else None
+
+
+def _listens(address: str) -> bool:
+    """Whether somebody accepts connections at ``host:port``."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _note(namespace: str) -> Path:
+    return Path.home() / ".local" / "state" / "hotswap_ray" / f"{namespace}.ray-address"
 
 
 def use_token() -> None:

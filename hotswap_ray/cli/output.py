@@ -20,7 +20,7 @@ Address = Annotated[
     str | None,
     typer.Option(
         "--address",
-        help="Ray address; else RAY_ADDRESS, else the cluster of this machine.",
+        help="Ray address; else RAY_ADDRESS, else what runs on this machine.",
         show_default=False,
     ),
 ]

@@ -53,12 +53,12 @@ def serve(config: ConfigFile, as_json: AsJson = False) -> None:
 
 
 def _serve(settings: Config, as_json: bool) -> NoReturn:
+    from hotswap_ray.client_link import remember, use_token
+
+    use_token()  # before Ray is imported
     from hotswap_ray import app
     from hotswap_ray.client import Arbiter
-    from hotswap_ray.client_link import use_token
 
-    if settings.cluster.address is not None:
-        use_token()
     url = f"http://{_host(settings.server.host)}:{settings.server.port}"
     _say(as_json, "starting", f"starting Ray and the endpoint {url} ...", url=url)
     try:
@@ -69,6 +69,7 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
     signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in the place of ours
     with Arbiter.connect(namespace=settings.cluster.namespace) as arbiter:
         ray_address = _ray_address()
+        remember(ray_address, settings.cluster.namespace)
         text = f"listening; models are loading; Ray is at {ray_address}"
         _say(as_json, "listening", text, ray_address=ray_address)
         _follow_loading(arbiter, as_json)
@@ -121,6 +122,9 @@ def _stop(settings: Config, as_json: bool) -> None:
     _say(as_json, "stopping", "stopping ...")
     from ray import serve
 
+    from hotswap_ray.client_link import forget
+
+    forget(settings.cluster.namespace)
     serve.shutdown()
     ray.shutdown()
     _say(as_json, "stopped", "stopped")
