@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import psutil
 
@@ -23,6 +23,7 @@ from hotswap_ray.engines.base import load_engine_class
 INGRESS_APP = "hotswap"
 INGRESS_DEPLOYMENT = "ingress"
 GONE = "gone"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ class ServeFleet:
         app = app_name(spec.id, generation)
         if app in await self.states():
             return
-        await asyncio.to_thread(self._deploy, app, spec, generation, load_nice)
+        await _ask(self._deploy, app, spec, generation, load_nice)
 
     def _deploy(self, app: str, spec: ModelSpec, generation: int, load_nice: int) -> None:
         from ray import serve
@@ -110,7 +111,7 @@ class ServeFleet:
         """See ``Fleet``."""
         from ray import serve
 
-        status = await asyncio.to_thread(serve.status)
+        status = await _ask(serve.status)
         found = {}
         for name, app in status.applications.items():
             deployments = list(app.deployments.values())
@@ -130,11 +131,11 @@ class ServeFleet:
 
         for key in [key for key in self._handles if key[0] == app]:
             del self._handles[key]
-        await asyncio.to_thread(serve.delete, app, _blocking=False)
+        await _ask(serve.delete, app, _blocking=False)
 
     async def kill_replicas(self, app: str) -> None:
         """See ``Fleet``."""
-        await asyncio.to_thread(self._kill_replicas, app)
+        await _ask(self._kill_replicas, app)
 
     def _kill_replicas(self, app: str) -> None:
         import ray
@@ -164,7 +165,7 @@ class ServeFleet:
         """See ``Fleet``."""
         import ray
 
-        resources = await asyncio.to_thread(ray.available_resources)
+        resources = await _ask(ray.available_resources)
         prefix = "accelerator_type:"
         return Room(
             cpus=resources.get("CPU", 0.0),
@@ -183,11 +184,22 @@ class ServeFleet:
         """See ``Fleet``."""
         import ray
 
-        try:
-            await asyncio.to_thread(ray.get_actor, actor_name, namespace="serve")
-        except ValueError:
-            return False
-        return True
+        def is_there() -> bool:
+            try:
+                ray.get_actor(actor_name, namespace="serve")
+            except ValueError:
+                return False
+            return True
+
+        return await _ask(is_there)
+
+
+async def _ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call Ray, which blocks, in a thread; its many errors become ``EngineUnavailable``."""
+    try:
+        return await asyncio.to_thread(function, *args, **kwargs)
+    except Exception as error:
+        raise cause(error) from error
 
 
 def room_of(spec: ModelSpec, measured_memory_bytes: int = 0) -> Room:

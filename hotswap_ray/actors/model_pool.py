@@ -13,7 +13,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
-from typing import Any, Literal
+from typing import Literal
 
 from hotswap_ray.actors.application import ask, end, state_of, until_running
 from hotswap_ray.actors.fleet import Fleet, room_of
@@ -104,10 +104,20 @@ class ModelPool:
         """Whether a model is loaded and awake."""
         return model in self.generations and self.generations[model].state == "ready"
 
+    def is_reserved(self, model: str) -> bool:
+        """Whether a model has an application, awake or not, and so its CPUs and GPUs."""
+        return model in self.generations
+
+    def busy(self, model: str) -> str:
+        """``loading``, ``draining`` or ``stopping`` while that is under way, else empty."""
+        generation = self.generations.get(model)
+        if generation is None or not self._locks[model].locked():
+            return ""
+        return "" if generation.state == "ready" else generation.state
+
     def can_sleep(self, model: str) -> bool:
         """Whether a model's engine can give memory back without ending."""
-        spec = self.spec(model)
-        return load_engine_class(spec.engine).can_sleep(spec)
+        return load_engine_class(self.spec(model).engine).can_sleep(self.spec(model))
 
     def users(self, model: str) -> list[str]:
         """Tasks that ``model`` serves now."""
@@ -325,21 +335,3 @@ class ModelPool:
             lambda table: with_model(table, model, target, self._fallbacks()),
             self._config.swap.ack_timeout_s,
         )
-
-    def describe(self) -> list[dict[str, Any]]:
-        """Every known model with its state, for people."""
-        return [
-            {
-                "model": spec.id,
-                "engine": spec.engine,
-                "state": generation.state if generation else "unloaded",
-                "generation": generation.generation if generation else None,
-                "memory_bytes": generation.memory_bytes if generation else 0,
-                "load_s": generation.load_s if generation else None,
-                "resident": spec.resident,
-                "serves": self.users(spec.id),
-                "spec": spec.model_dump(mode="json", exclude={"options"}),  # may hold a key
-            }
-            for spec in self.specs.values()
-            for generation in [self.generations.get(spec.id)]
-        ]

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from hotswap_ray.core.routes import RouteTable
+from hotswap_ray.core.errors import HotswapError, NotFound, StoreError
+from hotswap_ray.core.routes import Route, RouteTable, unknown
 
 LISTEN_S = 10.0  # a long-poll returns at least this often
 CHECK_S = 0.25  # an answer later than this makes us ask Ray whether the replica lives
@@ -27,6 +29,10 @@ class Listener:
     in_flight: dict[str, int] = field(default_factory=dict)
 
 
+async def _nothing() -> RouteTable | None:
+    return None
+
+
 class Publisher:
     """Single writer of the route table.
 
@@ -35,6 +41,7 @@ class Publisher:
         save: Makes a table durable before anybody sees it.
         is_alive: Whether the ingress replica with this actor name still runs.
         expected: How many ingress replicas run now.
+        reload: Reads the last saved table, after a commit of which nobody knows the end.
     """
 
     def __init__(
@@ -43,16 +50,29 @@ class Publisher:
         save: Callable[[RouteTable], Awaitable[None]],
         is_alive: Callable[[str], Awaitable[bool]],
         expected: Callable[[], Awaitable[int]],
+        reload: Callable[[], Awaitable[RouteTable | None]] = _nothing,
     ) -> None:
         self.table = table
         self.listeners: dict[str, Listener] = {}
         self._save = save
         self._is_alive = is_alive
         self._expected = expected
+        self._reload = reload
+        self._unsure = False
         self._complete = False
         self._lock = asyncio.Lock()
         self._news = asyncio.Event()
         self._heard = asyncio.Event()
+
+    def route(self, task: str) -> Route:
+        """The route of a task.
+
+        Raises:
+            NotFound: No task has this name.
+        """
+        if task not in self.table.routes:
+            raise NotFound(unknown("task", task, self.table.routes))
+        return self.table.routes[task]
 
     async def listen(self, replica: str, version: int, wait_s: float = LISTEN_S) -> RouteTable:
         """The table as soon as it differs from ``version``; after ``wait_s`` in any case."""
@@ -100,18 +120,37 @@ class Publisher:
         Raises:
             StoreError: The table could not be saved; nothing was published.
         """
+        # Shielded: a table that is in the store but not here would stop every later commit.
+        table, started = await asyncio.shield(self._put(change, save or self._save))
+        await self.wait(lambda said: said.version >= table.version, ack_timeout_s)
+        return (time.perf_counter() - started) * 1e3
+
+    async def _put(
+        self,
+        change: Callable[[RouteTable], RouteTable],
+        save: Callable[[RouteTable], Awaitable[None]],
+    ) -> tuple[RouteTable, float]:
         async with self._lock:
+            if self._unsure:
+                # The store failed at the last commit; that one may have been made or not.
+                self.table = await self._reload() or self.table
             table = replace(change(self.table), version=self.table.version + 1)
-            await (save or self._save)(table)
+            try:
+                await save(table)
+            except StoreError:
+                self._unsure = True
+                raise
+            self._unsure = False
             started = time.perf_counter()
             self.table = table
             self._news.set()
             self._news = asyncio.Event()
-        await self.wait(lambda said: said.version >= table.version, ack_timeout_s)
-        return (time.perf_counter() - started) * 1e3
+        return table, started
 
     async def wait(self, ok: Callable[[Listener], bool], timeout_s: float) -> bool:
         """Wait until ``ok`` holds for every live ingress replica.
+
+        Never raises: what was committed stays committed if Ray cannot be asked just now.
 
         Returns:
             Whether it does; ``False`` when ``timeout_s`` ran out.
@@ -130,8 +169,9 @@ class Publisher:
                     await heard.wait()
             except TimeoutError:
                 for name in late:
-                    if not await self._is_alive(name):
-                        self.listeners.pop(name, None)
+                    with suppress(HotswapError):  # unknown is not dead
+                        if not await self._is_alive(name):
+                            self.listeners.pop(name, None)
 
     async def _is_complete(self) -> bool:
         """Whether all replicas that run have been heard of since this process started.
@@ -139,7 +179,8 @@ class Publisher:
         A replica that starts later listens before it is ready, so once is enough.
         """
         if not self._complete:
-            self._complete = len(self.listeners) >= await self._expected()
+            with suppress(HotswapError):
+                self._complete = len(self.listeners) >= await self._expected()
         return self._complete
 
     async def prepare(self, app: str, timeout_s: float) -> bool:

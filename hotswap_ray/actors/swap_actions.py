@@ -10,30 +10,30 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, replace
-from typing import Any, Protocol
-
-import orjson
+from typing import Any, Literal, Protocol
 
 from hotswap_ray.actors.fleet import Fleet, room_of
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.validation import validate
 from hotswap_ray.config import Config
-from hotswap_ray.core.checkers import score
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import (
+    EngineTimeout,
     EngineUnavailable,
+    HotswapError,
     Incompatible,
     InsufficientResources,
-    ValidationFailed,
 )
 from hotswap_ray.core.routes import RouteTable, with_hold, with_route
-from hotswap_ray.core.spec import GoldenPrompt, TaskSpec
-from hotswap_ray.core.strategy import Strategy, choose_strategy
+from hotswap_ray.core.spec import TaskSpec
+from hotswap_ray.core.strategy import Room, Strategy, choose_strategy
 from hotswap_ray.core.swap import Event, Phase, Swap, advance
 from hotswap_ray.store import Store
 
 STEADY_S = 60.0  # what counts as "before" when the price of a load is measured
 POLL_S = 0.5
+LEARNING_WAIT_S = 30.0
 
 
 class Learning(Protocol):
@@ -60,6 +60,7 @@ class SwapActions:
         learning: Learnings.
         tasks: Task specs by id.
         clock: Unix seconds.
+        open_swaps: All swaps that have not ended, this one included.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class SwapActions:
         learning: Learning,
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
+        open_swaps: Callable[[], list[Swap]] = list,
     ) -> None:
         self._config = config
         self._store = store
@@ -81,6 +83,7 @@ class SwapActions:
         self._learning = learning
         self._tasks = tasks
         self._clock = clock
+        self._open_swaps = open_swaps
 
     def action(self, phase: Phase) -> Callable[[Swap], Awaitable[Swap]]:
         """The method of an open phase; it has the phase's name."""
@@ -113,36 +116,52 @@ class SwapActions:
         while True:
             strategy, why = await self._strategy(swap)
             if strategy is not None:
+                # Saved before anything is loaded: after a crash it could not be told.
+                swap = swap.with_facts(loaded_here=not self._pool.is_ready(spec.id))
                 return replace(swap, strategy=strategy, reason=why)
             if time.monotonic() >= deadline:
                 raise InsufficientResources(f"no room for {spec.id}: {why}", 30.0)
             await asyncio.sleep(POLL_S)
 
     async def _strategy(self, swap: Swap) -> tuple[Strategy | None, str]:
-        pool, old = self._pool, swap.from_model
-        shared = [task for task in pool.users(old) if task != swap.task]
+        wanted = swap.facts.get("strategy") or self._config.swap.strategy
+        return await self._way(swap, swap.to_model, swap.from_model, wanted)
+
+    async def _way(
+        self, swap: Swap, new: str, old: str, wanted: Literal["auto"] | Strategy
+    ) -> tuple[Strategy | None, str]:
+        """How ``new`` gets the room it needs while ``old`` serves."""
+        pool = self._pool
         return choose_strategy(
             await self._fleet.free(),
-            room_of(pool.spec(swap.to_model), pool.measured_bytes.get(swap.to_model, 0)),
-            room_of(pool.spec(old), pool.measured_bytes.get(old, 0)),
-            loaded=pool.is_ready(swap.to_model),
+            self._room(new, pool.is_reserved(new)),
+            self._room(old) if pool.is_reserved(old) else Room(),
+            loaded=pool.is_ready(new),
             old_can_sleep=pool.can_sleep(old),
-            old_is_shared=bool(shared),
-            wanted=swap.facts.get("strategy") or self._config.swap.strategy,
+            old_is_shared=self._needed_elsewhere(old, swap),
+            wanted=wanted,
         )
+
+    def _room(self, model: str, is_reserved: bool = False) -> Room:
+        need = room_of(self._pool.spec(model), self._pool.measured_bytes.get(model, 0))
+        # A sleeping model keeps the CPUs and GPUs that Ray gave it.
+        return Room(memory_bytes=need.memory_bytes) if is_reserved else need
 
     async def loading(self, swap: Swap) -> Swap:
         """Bring the candidate up, making room first where the strategy says so."""
-        loaded_here = not self._pool.is_ready(swap.to_model)
         since_s = self._clock()
         if swap.strategy != "overlap":
             await self._make_room(swap.task, swap.from_model, swap.strategy)
         generation = await self._pool.load(swap.to_model)
         swap = replace(swap, to_generation=generation.generation)
-        if not loaded_here:
+        if not swap.facts.get("loaded_here"):
             return swap
-        during = await self._learning.latency_p99(since_s, self._clock())
-        before = await self._learning.latency_p99(since_s - STEADY_S, since_s)
+        swap = swap.with_facts(memory_bytes=generation.memory_bytes)
+        try:
+            during = await self._learning.latency_p99(since_s, self._clock())
+            before = await self._learning.latency_p99(since_s - STEADY_S, since_s)
+        except HotswapError:
+            return swap  # a measurement is no reason to lose a swap
         if during["count"] and before["count"]:
             ratio = during["p99_ms"] / max(before["p99_ms"], 1e-3)
             swap = swap.with_facts(
@@ -151,11 +170,12 @@ class SwapActions:
                 load_p99_ratio=round(ratio, 3),
                 load_requests=during["count"],
             )
-        return swap.with_facts(loaded_here=True, memory_bytes=generation.memory_bytes)
+        return swap
 
     async def _make_room(self, task: str, model: str, strategy: str) -> None:
         """Hold the route, let its requests end, then free what ``model`` uses."""
-        await self._commit(lambda table: with_hold(table, task, True))
+        if not self._publisher.table.routes[task].held:
+            await self._commit(lambda table: with_hold(table, task, True))
         if model not in self._pool.generations:
             return
         if strategy == "sleep":
@@ -165,60 +185,23 @@ class SwapActions:
 
     async def validating(self, swap: Swap) -> Swap:
         """Ask the golden prompts and judge the answers, memory and time."""
-        task = self._tasks[swap.task]
-        app = self._pool.generations[swap.to_model].app
+        generation = await self._pool.load(swap.to_model)  # it may have gone with the cluster
         limit_s = self._config.swap.validation_timeout_s
-        passed, slowest_ms = 0, 0.0
-        wrong = ""
-        try:
-            async with asyncio.timeout(limit_s):
-                for golden in task.golden or (GoldenPrompt(prompt="Hello", max_tokens=4),):
-                    text, elapsed_ms = await self._ask(app, golden)
-                    slowest_ms = max(slowest_ms, elapsed_ms)
-                    if score(golden.check, text) or not task.golden:
-                        passed += 1
-                    else:
-                        wrong = wrong or f"; first wrong answer: {text[:80]!r}"
-        except TimeoutError:
-            raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
-        total = len(task.golden) or 1
-        if passed < task.golden_min_pass * total:
-            raise ValidationFailed(
-                f"{swap.to_model} passed {passed} of {total} golden prompts of {task.id}, "
-                f"{task.golden_min_pass:.0%} are needed{wrong}"
-            )
-        needs = task.requirements
-        if needs.max_latency_ms and slowest_ms > needs.max_latency_ms:
-            raise ValidationFailed(
-                f"{swap.to_model} took {slowest_ms:.0f} ms, {needs.max_latency_ms:g} ms are allowed"
-            )
-        memory = self._pool.generations[swap.to_model].memory_bytes
-        if needs.max_memory_bytes and memory > needs.max_memory_bytes:
-            raise ValidationFailed(
-                f"{swap.to_model} uses {memory / 2**20:.0f} MiB, "
-                f"{needs.max_memory_bytes / 2**20:.0f} MiB are allowed"
-            )
-        return swap.with_facts(golden=f"{passed}/{total}", golden_ms=round(slowest_ms, 1))
-
-    async def _ask(self, app: str, golden: GoldenPrompt) -> tuple[str, float]:
-        body: dict[str, Any] = {"max_tokens": golden.max_tokens, "temperature": 0}
-        if golden.stop:
-            body["stop"] = list(golden.stop)
-        started = time.perf_counter()
-        if golden.prompt is not None:
-            body["prompt"] = golden.prompt
-            answer = (await self._fleet.call(app, "generate", "completions", body))[0]
-            text = orjson.loads(answer)["choices"][0]["text"]
-        else:
-            body["messages"] = list(golden.messages or ())
-            answer = (await self._fleet.call(app, "generate", "chat/completions", body))[0]
-            text = orjson.loads(answer)["choices"][0]["message"]["content"]
-        return str(text or ""), (time.perf_counter() - started) * 1e3
+        facts = await validate(self._fleet, self._tasks[swap.task], generation, limit_s)
+        return replace(swap, to_generation=generation.generation).with_facts(**facts)
 
     async def transferring(self, swap: Swap) -> Swap:
         """Carry the task's knowledge over; evidence stays with the model it is about."""
-        started = time.perf_counter()
-        record = await self._learning.transfer(swap.task, swap.from_model, swap.to_model)
+        deadline = time.monotonic() + LEARNING_WAIT_S
+        while True:
+            started = time.perf_counter()
+            try:
+                record = await self._learning.transfer(swap.task, swap.from_model, swap.to_model)
+                break
+            except (EngineUnavailable, EngineTimeout):  # the actor is being restarted
+                if time.monotonic() >= deadline:
+                    raise
+                await asyncio.sleep(POLL_S)
         elapsed_ms = (time.perf_counter() - started) * 1e3
         return swap.with_facts(transfer_ms=round(elapsed_ms, 3), transferred=_short(record))
 
@@ -228,7 +211,9 @@ class SwapActions:
 
     async def switching(self, swap: Swap) -> Swap:
         """One commit of the route table, saved together with the swap's next phase."""
-        generation = self._pool.generations[swap.to_model]
+        generation = await self._pool.load(swap.to_model)
+        if generation.generation != swap.to_generation:  # loaded anew after a crash
+            swap = await self.validating(swap)
         target = self._pool.target(generation)
         if self._publisher.table.routes[swap.task].active == target:
             return swap  # the commit was saved before a crash
@@ -252,12 +237,16 @@ class SwapActions:
         )
 
     async def draining(self, swap: Swap) -> Swap:
-        """Wait until no request is on the old model any more."""
+        """Wait until no request is on the old model any more.
+
+        A model that others use is never idle, and it stays. Either way nothing is cut off
+        later: whoever takes the old model away waits for its requests without a limit.
+        """
         old = self._pool.generations.get(swap.from_model)
-        if old is not None:
-            limit_s = self._config.swap.drain_timeout_s
-            if not await self._publisher.drained(old.app, limit_s):
-                raise EngineUnavailable(f"{old.app} still has requests after {limit_s:g} s")
+        if old is None or self._pool.users(swap.from_model):
+            return swap
+        if not await self._publisher.drained(old.app, self._config.swap.drain_timeout_s):
+            swap = swap.with_facts(still_in_flight=old.app)
         return swap
 
     async def baking(self, swap: Swap) -> Swap:
@@ -268,30 +257,27 @@ class SwapActions:
 
     async def retiring(self, swap: Swap) -> Swap:
         """Unload the old model unless somebody else wants it."""
-        await self._unload_unwanted(swap.from_model)
+        await self._unload_unwanted(swap.from_model, swap)
         return swap
 
     async def releasing(self, swap: Swap) -> Swap:
         """Undo what was done before the switch: the old model serves, the candidate goes."""
-        if swap.strategy in ("sleep", "drain_first") and swap.from_model != swap.to_model:
-            await self._unload_unwanted(swap.to_model)
+        if swap.facts.get("loaded_here"):
+            made_room = swap.strategy != "overlap"
+            await self._unload_unwanted(swap.to_model, swap, although_resident=made_room)
+        if swap.strategy in ("sleep", "drain_first"):
             await self._pool.load(swap.from_model)
-            await self._commit(lambda table: with_hold(table, swap.task, False))
-        elif swap.facts.get("loaded_here") or not self._pool.is_ready(swap.to_model):
-            await self._unload_unwanted(swap.to_model)
+            if self._publisher.table.routes[swap.task].held:
+                await self._commit(lambda table: with_hold(table, swap.task, False))
         return swap
 
     async def rolling_back(self, swap: Swap) -> Swap:
         """Give the task back to the old model, warm or not, and retire the candidate."""
         started = time.perf_counter()
-        back = self._publisher.table.routes[swap.task].model == swap.from_model
-        if not back:
+        if self._publisher.table.routes[swap.task].model != swap.from_model:
             if not self._pool.is_ready(swap.from_model):
-                lacks = (await self._fleet.free()).lacks(room_of(self._pool.spec(swap.from_model)))
-                if lacks or swap.strategy == "sleep":
-                    how = "sleep" if self._pool.can_sleep(swap.to_model) else "drain_first"
-                    await self._make_room(swap.task, swap.to_model, how)
-                await self._pool.load(swap.from_model)
+                await self._room_to_go_back(swap)
+            await self._pool.load(swap.from_model)
             ahead = swap.with_facts(rolled_back=True)
             commit_ms = await self._switch(swap.task, swap.from_model, ahead)
             rollback_ms = (time.perf_counter() - started) * 1e3
@@ -300,18 +286,36 @@ class SwapActions:
             )
         return swap
 
+    async def _room_to_go_back(self, swap: Swap) -> None:
+        wanted: Literal["auto", "sleep"] = "sleep" if swap.strategy == "sleep" else "auto"
+        how, why = await self._way(swap, swap.from_model, swap.to_model, wanted)
+        if how is None:
+            raise InsufficientResources(f"no room for {swap.from_model}: {why}", 30.0)
+        if how != "overlap":
+            await self._make_room(swap.task, swap.to_model, how)
+
     async def retire_candidate(self, swap: Swap) -> None:
         """Unload the candidate of a swap that was rolled back, unless it is wanted."""
-        generation = self._pool.generations.get(swap.to_model)
-        if generation is not None:
-            await self._publisher.drained(generation.app, self._config.swap.drain_timeout_s)
-        await self._unload_unwanted(swap.to_model)
+        await self._unload_unwanted(swap.to_model, swap)
 
-    async def _unload_unwanted(self, model: str) -> None:
-        if model not in self._pool.specs or self._pool.spec(model).resident:
+    async def _unload_unwanted(
+        self, model: str, swap: Swap, although_resident: bool = False
+    ) -> None:
+        pool = self._pool
+        if pool.spec(model).resident and not although_resident:
             return
-        if not self._pool.users(model) and not self._pool.fallback_users(model):
-            await self._pool.unload(model)
+        if not (pool.users(model) or pool.fallback_users(model)) and not self._needed_elsewhere(
+            model, swap
+        ):
+            await pool.unload(model)
+
+    def _needed_elsewhere(self, model: str, swap: Swap) -> bool:
+        """Whether another task, or another open swap, needs a model."""
+        if any(task != swap.task for task in self._pool.users(model)):
+            return True
+        return any(
+            model in _needs(other) for other in self._open_swaps() if other.swap_id != swap.swap_id
+        )
 
     def fallbacks(self) -> dict[str, str | None]:
         """Fallback model id per task."""
@@ -319,6 +323,17 @@ class SwapActions:
 
     async def _commit(self, change: Callable[[RouteTable], RouteTable]) -> None:
         await self._publisher.commit(change, self._config.swap.ack_timeout_s)
+
+
+def _needs(swap: Swap) -> set[str]:
+    """Models that an open swap has not given up."""
+    match swap.phase:
+        case Phase.RETIRING:
+            return {swap.to_model}
+        case Phase.RELEASING | Phase.ROLLING_BACK:
+            return {swap.from_model}
+        case _:
+            return {swap.from_model, swap.to_model}
 
 
 def _short(record: Any) -> Any:

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 from hotswap_ray.actors.fleet import Fleet
@@ -18,15 +16,18 @@ from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import Learning, SwapActions
+from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
 from hotswap_ray.config_checks import parse_model
 from hotswap_ray.core.compatibility import check_compatibility
-from hotswap_ray.core.errors import Conflict, NotFound, NothingToRollBack
-from hotswap_ray.core.routes import Route, RouteTable, unknown
+from hotswap_ray.core.errors import Conflict, InvalidRequest
+from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.spec import TaskSpec
-from hotswap_ray.core.swap import Event, Phase, Swap, may
+from hotswap_ray.core.swap import Event
 from hotswap_ray.store import Store
+
+OPERATOR_EVENTS = (str(Event.ABORT), str(Event.PROMOTE), str(Event.ROLLBACK))
 
 
 class SwapController:
@@ -54,13 +55,24 @@ class SwapController:
         self._tasks: dict[str, TaskSpec] = dict(config.tasks)
         self._started: asyncio.Task[None] | None = None
         self._publisher = Publisher(
-            RouteTable(), self._save_table, fleet.is_alive, fleet.ingress_count
+            RouteTable(), self._save_table, fleet.is_alive, fleet.ingress_count, self._load_table
         )
         self._pool = ModelPool(config, store, fleet, self._publisher, self._fallbacks)
         self._actions = SwapActions(
-            config, store, fleet, self._pool, self._publisher, learning, self._tasks, clock
+            config,
+            store,
+            fleet,
+            self._pool,
+            self._publisher,
+            learning,
+            self._tasks,
+            clock,
+            lambda: self._runner.open(),
         )
         self._runner = SwapRunner(store, self._actions, clock)
+        self._requests = SwapRequests(
+            config, store, self._pool, self._publisher, self._runner, clock
+        )
         self._recovery = Recovery(
             config, store, self._pool, self._publisher, self._runner, self._tasks, clock
         )
@@ -112,43 +124,20 @@ class SwapController:
 
         Raises:
             NotFound: Unknown task or model.
+            InvalidRequest: An option that does not exist or is out of range.
             Conflict: Another swap of the task is open, the model serves it already, or the
                 model is being loaded or unloaded by somebody else.
         """
         await self.start()
-        if swap_id is not None and (same := await self._same(swap_id)):
-            return same
-        current = self._route(task).model
-        self._pool.spec(model)
-        for other in self._runner.open():
-            if other.task == task:
-                raise Conflict(
-                    f"swap {other.swap_id} of task {task!r} is {other.phase}; promote it, roll "
-                    "it back or abort it first",
-                    5.0,
-                )
-        if model == current:
-            raise Conflict(f"model {model!r} serves task {task!r} already")
-        busy = self._pool.generations.get(model)
-        if busy is not None and busy.state in ("loading", "stopping"):
-            raise Conflict(f"model {model!r} is {busy.state}; ask again when that is done", 5.0)
-        source = self._pool.generations.get(current)
-        overrides = {"strategy": strategy, "compatibility": compatibility}
-        now_s = self._clock()
-        swap = Swap(
-            swap_id=swap_id or f"swap-{uuid.uuid4().hex[:12]}",
-            task=task,
-            from_model=current,
-            from_generation=source.generation if source else 0,
-            to_model=model,
+        return await self._requests.swap(
+            task,
+            model,
+            swap_id,
+            bake_s=bake_s,
+            strategy=strategy,
+            compatibility=compatibility,
             requested_by=requested_by,
-            requested_at_s=now_s,
-            updated_at_s=now_s,
-            bake_s=self._config.swap.bake_s if bake_s is None else bake_s,
-            facts={key: value for key, value in overrides.items() if value},
         )
-        await self._runner.begin(swap)
-        return swap.to_doc()
 
     async def rollback(self, task: str, swap_id: str | None = None) -> dict[str, Any]:
         """Give a task back to the model it had before.
@@ -161,36 +150,13 @@ class SwapController:
             NothingToRollBack: The task never changed its model, or went back already.
         """
         await self.start()
-        if swap_id is not None and (same := await self._same(swap_id)):
-            return same
-        current = self._route(task).model
-        for swap in self._runner.open():
-            if swap.task == task:
-                event = Event.ROLLBACK if may(swap.phase, Event.ROLLBACK) else Event.ABORT
-                return (await self._runner.signal(swap.swap_id, event)).to_doc()
-        ended = map(Swap.from_doc, await asyncio.to_thread(self._store.load_swaps, task))
-        last = next(
-            (s for s in ended if s.phase is Phase.SUCCEEDED and s.to_model == current), None
-        )
-        if last is None or last.from_model not in self._pool.specs:
-            raise NothingToRollBack(f"task {task!r} has no earlier model to go back to")
-        now_s = self._clock()
-        undo = replace(
-            last,
-            swap_id=swap_id or f"undo-{uuid.uuid4().hex[:12]}",
-            phase=Phase.ROLLING_BACK,
-            reason=f"undoes {last.swap_id}",
-            requested_at_s=now_s,
-            updated_at_s=now_s,
-            seconds={},
-            facts={},
-        )
-        await self._runner.begin(undo)
-        return undo.to_doc()
+        return await self._requests.rollback(task, swap_id)
 
     async def signal(self, swap_id: str, event: str) -> dict[str, Any]:
         """``abort``, ``promote`` or ``rollback`` an open swap. See ``SwapRunner.signal``."""
         await self.start()
+        if event not in OPERATOR_EVENTS:
+            raise InvalidRequest(f"event {event!r}: expected one of {', '.join(OPERATOR_EVENTS)}")
         return (await self._runner.signal(swap_id, Event(event))).to_doc()
 
     async def wait(self, swap_id: str, timeout_s: float, until: str = "end") -> dict[str, Any]:
@@ -206,12 +172,6 @@ class SwapController:
         """Every phase a swap entered, in order, with its time."""
         await self._runner.find(swap_id)
         return await asyncio.to_thread(self._store.load_journal, swap_id)
-
-    async def _same(self, swap_id: str) -> dict[str, Any] | None:
-        try:
-            return (await self._runner.find(swap_id)).to_doc()
-        except NotFound:
-            return None
 
     # --- models -------------------------------------------------------------------------
 
@@ -250,14 +210,14 @@ class SwapController:
                 raise Conflict(f"model {model!r} is part of open swap {swap.swap_id}", 5.0)
 
     def _describe(self, model: str) -> dict[str, Any]:
-        return next(row for row in self._pool.describe() if row["model"] == model)
+        return next(row for row in self._models() if row["model"] == model)
 
     # --- what people look at ------------------------------------------------------------
 
     async def check(self, task: str, model: str) -> dict[str, Any]:
         """Compatibility of a model with a task, without changing anything."""
         await self.start()
-        current = self._pool.specs.get(self._route(task).model)
+        current = self._pool.specs.get(self._publisher.route(task).model)
         report = check_compatibility(
             self._tasks[task],
             self._pool.spec(model),
@@ -283,7 +243,7 @@ class SwapController:
                 }
                 for task, route in table.routes.items()
             },
-            "models": self._pool.describe(),
+            "models": self._models(),
             "open_swaps": [swap.to_doc() for swap in self._runner.open()],
             "ingress": {
                 name: {"version": said.version, "in_flight": sum(said.in_flight.values())}
@@ -292,17 +252,34 @@ class SwapController:
             "last_error": self._runner.last_error,
         }
 
+    def _models(self) -> list[dict[str, Any]]:
+        """Every known model with its state, for people."""
+        return [
+            {
+                "model": spec.id,
+                "engine": spec.engine,
+                "state": generation.state if generation else "unloaded",
+                "generation": generation.generation if generation else None,
+                "memory_bytes": generation.memory_bytes if generation else 0,
+                "load_s": generation.load_s if generation else None,
+                "resident": spec.resident,
+                "serves": self._pool.users(spec.id),
+                "spec": spec.model_dump(mode="json", exclude={"options"}),  # may hold a key
+            }
+            for spec in self._pool.specs.values()
+            for generation in [self._pool.generations.get(spec.id)]
+        ]
+
     async def events(self, after_id: int = 0, limit: int = 100) -> list[dict[str, Any]]:
         """Events after an id, oldest first."""
         return await asyncio.to_thread(self._store.load_events, after_id, limit)
+
+    async def _load_table(self) -> RouteTable | None:
+        saved = await asyncio.to_thread(self._store.load_table)
+        return RouteTable.from_doc(saved) if saved else None
 
     async def _save_table(self, table: RouteTable) -> None:
         await asyncio.to_thread(self._store.save_table, table.to_doc(), table.version)
 
     def _fallbacks(self) -> dict[str, str | None]:
         return {task: spec.fallback for task, spec in self._tasks.items()}
-
-    def _route(self, task: str) -> Route:
-        if task not in self._publisher.table.routes:
-            raise NotFound(unknown("task", task, self._publisher.table.routes))
-        return self._publisher.table.routes[task]

@@ -6,9 +6,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from hotswap_ray.actors.swap_actions import SwapActions
-from hotswap_ray.core.errors import HotswapError, NotFound, StoreError
+from hotswap_ray.core.errors import Conflict, HotswapError, IllegalTransition, NotFound, StoreError
 from hotswap_ray.core.swap import SWITCHED, Event, Phase, Swap, advance, may
 from hotswap_ray.store import Store
 
@@ -31,7 +32,7 @@ class SwapRunner:
         self._actions = actions
         self._clock = clock
         self._swaps: dict[str, Swap] = {}
-        self._signals: dict[str, asyncio.Queue[Event]] = {}
+        self._signals: dict[str, asyncio.Queue[_Said]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -45,24 +46,30 @@ class SwapRunner:
         Raises:
             StoreError: It could not be saved; it does not exist.
         """
-        self._swaps[swap.swap_id] = swap  # before the await: the next request must see it
+        self.adopt(swap)  # before the await: the next request must see it
         try:
-            await self._save(swap)
-        except StoreError:
-            del self._swaps[swap.swap_id]
+            await self._save(swap, news=True)
+        except BaseException:
+            self._forget(swap)
             raise
         self.resume(swap)
 
     def adopt(self, swap: Swap) -> None:
-        """Know a saved, open swap; ``resume`` runs it."""
+        """Know an open swap; ``resume`` runs it."""
         self._swaps[swap.swap_id] = swap
+        self._signals[swap.swap_id] = asyncio.Queue()
 
     def resume(self, swap: Swap) -> None:
         """Run a saved swap from its phase."""
-        self._signals[swap.swap_id] = asyncio.Queue()
         task = asyncio.create_task(self._drive(swap), name=f"swap:{swap.swap_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, swap: Swap) -> None:
+        del self._swaps[swap.swap_id]
+        signals = self._signals.pop(swap.swap_id)
+        while not signals.empty():
+            signals.get_nowait().refuse(swap)
 
     async def find(self, swap_id: str) -> Swap:
         """An open or ended swap.
@@ -77,8 +84,16 @@ class SwapRunner:
             raise NotFound(f"unknown swap {swap_id!r}; `hotswap status` lists the latest")
         return Swap.from_doc(doc)
 
-    async def signal(self, swap_id: str, event: Event) -> Swap:
+    async def signal(self, swap_id: str, event: Event, undo_id: str = "") -> Swap:
         """An operator's ``abort``, ``promote`` or ``rollback``.
+
+        Args:
+            swap_id: The swap.
+            event: The operator's event.
+            undo_id: Id of the request to roll back, kept so that asking again is harmless.
+
+        Returns:
+            The record in the phase that the event led to, saved.
 
         Raises:
             NotFound: Unknown swap.
@@ -86,8 +101,11 @@ class SwapRunner:
         """
         swap = await self.find(swap_id)
         advance(swap, event, self._clock())  # raises, with what is possible instead
-        self._signals[swap_id].put_nowait(event)
-        return swap
+        if swap_id not in self._signals:
+            raise Conflict(f"swap {swap_id} waits for its task and models to be configured again")
+        said = _Said(event, undo_id, asyncio.get_running_loop().create_future())
+        self._signals[swap_id].put_nowait(said)
+        return await said.answer
 
     async def wait(self, swap_id: str, timeout_s: float, until: str = "end") -> Swap:
         """The swap when it has ended, or as it is after ``timeout_s``.
@@ -113,20 +131,45 @@ class SwapRunner:
     async def _drive(self, swap: Swap) -> None:
         failures = 0
         while swap.is_open:
-            entered = swap.phase
-            swap, event, error = await self._step(swap)
-            swap = advance(swap, event, self._clock(), error)
+            entered, error_before = swap.phase, swap.error
+            step = await self._step(swap)
+            swap = step.swap
+            if step.event is not None:
+                swap = advance(swap, step.event, self._clock(), step.error)
+                news = swap.phase is not entered or swap.error != error_before
+                await self._save_until_done(swap, news)
+            if step.said is not None:
+                step.said.accept(swap)
             failures = failures + 1 if swap.phase is entered else 0
-            await self._save_until_done(swap)
             if failures:
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S)) - 1])
-        del self._signals[swap.swap_id], self._swaps[swap.swap_id]
+        self._forget(swap)
         if swap.phase is Phase.ROLLED_BACK:
-            await self._actions.retire_candidate(swap)
+            await self._retire(swap)
 
-    async def _step(self, swap: Swap) -> tuple[Swap, Event, str]:
+    async def _retire(self, swap: Swap) -> None:
+        """The swap has ended, so that a rollback is quick; what it loaded goes after it."""
+        attempt = 0
+        while True:
+            try:
+                await self._actions.retire_candidate(swap)
+                return
+            except HotswapError as error:
+                self.last_error = f"model {swap.to_model} is not unloaded yet: {error}"[:300]
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+
+    async def _step(self, swap: Swap) -> _Step:
         """Do the phase's action, unless an operator's event ends it first."""
         signals = self._signals[swap.swap_id]
+        while not signals.empty():
+            said = signals.get_nowait()
+            event = said.event
+            if event is Event.ABORT and swap.phase is Phase.SWITCHING:
+                event = Event.FAILED  # accepted a moment ago, and nothing is committed yet
+            if may(swap.phase, event):
+                return said.step(swap, event)
+            said.refuse(swap)
         action = asyncio.ensure_future(self._actions.action(swap.phase)(swap))
         while True:
             signal = asyncio.ensure_future(signals.get())
@@ -136,29 +179,35 @@ class SwapRunner:
                     signals.put_nowait(signal.result())  # it may fit the next phase
                 signal.cancel()
                 return self._result(swap, action)
-            event = signal.result()
-            if may(swap.phase, event):
+            said = signal.result()
+            if may(swap.phase, said.event):
                 action.cancel()
                 await asyncio.wait({action})
-                return swap, event, f"{event} by operator"
-            log.warning("swap %s ignores %s in %s", swap.swap_id, event, swap.phase)
+                return said.step(swap, said.event)
+            said.refuse(swap)
 
-    def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> tuple[Swap, Event, str]:
+    def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> _Step:
         try:
-            return action.result(), Event.DONE, ""
+            return _Step(action.result(), Event.DONE)
+        except StoreError as error:
+            # Says nothing about the models: the same action again when the store is back.
+            self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
+            log.error(self.last_error)
+            return _Step(swap, None)
         except HotswapError as error:
-            return swap, Event.FAILED, f"{error.code}: {error}"[:300]
-        except Exception as error:  # the controller's border: recorded, and the table decides
+            return _Step(swap, Event.FAILED, clip(f"{error.code}: {error}"))
+        except (Exception, asyncio.CancelledError) as error:
+            # The controller's border: recorded, and the table decides.
             log.exception("swap %s failed in %s", swap.swap_id, swap.phase)
-            self.last_error = f"{type(error).__name__}: {error}"[:300]
-            return swap, Event.FAILED, self.last_error
+            self.last_error = clip(f"{type(error).__name__}: {error}")
+            return _Step(swap, Event.FAILED, self.last_error)
 
-    async def _save_until_done(self, swap: Swap) -> None:
+    async def _save_until_done(self, swap: Swap, news: bool) -> None:
         """A phase is not entered before it is saved; traffic goes on while the store refuses."""
         attempt = 0
         while True:
             try:
-                await self._save(swap)
+                await self._save(swap, news)
                 break
             except StoreError as error:
                 self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
@@ -166,12 +215,66 @@ class SwapRunner:
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
 
-    async def _save(self, swap: Swap) -> None:
-        await asyncio.to_thread(self._store.save_swap, swap.to_doc())
-        fact = {"swap_id": swap.swap_id, "task": swap.task, "phase": str(swap.phase)}
-        if swap.error:
-            fact["error"] = swap.error
-        await asyncio.to_thread(self._store.add_event, "swap", fact, self._clock())
+    async def _save(self, swap: Swap, news: bool) -> None:
+        await asyncio.to_thread(self._write, swap, news)
         self._swaps[swap.swap_id] = swap
         self._changed.set()
         self._changed = asyncio.Event()
+
+    def _write(self, swap: Swap, news: bool) -> None:
+        fact = {"swap_id": swap.swap_id, "task": swap.task, "phase": str(swap.phase)}
+        fact |= {"from": swap.from_model, "to": swap.to_model}
+        if swap.error:
+            fact["error"] = swap.error
+        with self._store.transaction():
+            self._store.save_swap(swap.to_doc())
+            if news:
+                self._store.add_event("swap", fact, self._clock())
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """What came of one turn in a phase; without an event the phase is repeated."""
+
+    swap: Swap
+    event: Event | None
+    error: str = ""
+    said: _Said | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """An operator's event on its way, and the answer that waits for it."""
+
+    event: Event
+    undo_id: str
+    answer: asyncio.Future[Swap]
+
+    def step(self, swap: Swap, event: Event) -> _Step:
+        """The turn that this event ends."""
+        if self.undo_id:
+            swap = swap.with_facts(undo_id=self.undo_id)
+        error = "" if self.event is Event.PROMOTE else f"{self.event} by operator"
+        return _Step(swap, event, error, self)
+
+    def accept(self, swap: Swap) -> None:
+        """It happened, and is saved."""
+        if not self.answer.done():
+            self.answer.set_result(swap)
+
+    def refuse(self, swap: Swap) -> None:
+        """The phase changed before it could happen."""
+        if not self.answer.done():
+            self.answer.set_exception(
+                IllegalTransition(f"swap {swap.swap_id} is {swap.phase} by now; not {self.event}")
+            )
+
+
+def clip(text: str, limit_bytes: int = 300) -> str:
+    """A text that fits into a small event.
+
+    Example:
+        >>> clip("\u20ac" * 3, 7)
+        '\u20ac\u20ac'
+    """
+    return text.encode()[:limit_bytes].decode(errors="ignore")
