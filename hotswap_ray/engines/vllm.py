@@ -15,7 +15,7 @@ import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import psutil
 from pydantic import BaseModel, ConfigDict, Field, field_validator
@@ -25,6 +25,7 @@ from hotswap_ray.core.errors import (
     EngineError,
     EngineLoadFailed,
     EngineUnavailable,
+    InvalidRequest,
 )
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Endpoint
@@ -37,6 +38,7 @@ from hotswap_ray.engines.vllm_runtime import (
     VllmErrors,
     end_processes,
     parse_events,
+    raise_if_cancelled,
     resident_bytes,
     typed_error,
     vllm_processes,
@@ -221,7 +223,7 @@ class VllmEngine:
             async for item in items:
                 for chunk in parse_events(item):
                     if "error" in chunk:
-                        raise typed_error(chunk["error"])
+                        await self._fail(chunk["error"])
                     yield chunk
 
     async def _items(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
@@ -237,10 +239,17 @@ class VllmEngine:
             async with aclosing(answers):
                 async for answer in answers:
                     for item in answer if isinstance(answer, list) else [answer]:
-                        _raise_if_cancelled()
+                        raise_if_cancelled()
                         if (error := getattr(item, "error", None)) is not None:
-                            raise typed_error(error.model_dump())
+                            await self._fail(error.model_dump())
                         yield item
+
+    async def _fail(self, error: dict[str, Any]) -> NoReturn:
+        """Raise the typed error; one that vLLM died of looks like any other in a stream."""
+        typed = typed_error(error)
+        if not isinstance(typed, InvalidRequest):
+            await self.check_health()
+        raise typed
 
     def _awake_server(self) -> Any:
         if self._server is None or self._asleep:
@@ -339,10 +348,3 @@ def _on_gpu(spec: ModelSpec, options: VllmOptions) -> bool:
             f"resources.num_gpus {spec.resources.num_gpus:g} contradict each other"
         )
     return has_gpu
-
-
-def _raise_if_cancelled() -> None:
-    """Cancel again: vLLM answers a cancelled request with an error object instead."""
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import multiprocessing
 import os
@@ -139,6 +140,13 @@ def typed_error(error: dict[str, Any]) -> EngineError | InvalidRequest:
     if 400 <= code < 500:
         return InvalidRequest(message)
     return EngineUnavailable(message) if code == 503 else EngineError(message)
+
+
+def raise_if_cancelled() -> None:
+    """Cancel again: vLLM answers a cancelled request with an error object instead."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def vllm_processes() -> list[psutil.Process]:
