@@ -178,12 +178,12 @@ async def test_serve_places_a_replica_and_quotes_why_another_could_not_load(vllm
     # Handles need no HTTP, and a proxy that starts slowly would fail the test.
     serve.start(proxy_location="Disabled")
     deploy(bad)
-    await until(lambda: status("tight").status == "DEPLOY_FAILED", within_s=300)
+    await until(lambda: status("tight").status == "DEPLOY_FAILED", within_s=600)
     message = " ".join(d.message for d in status("tight").deployments.values())
     assert "No available memory for the cache blocks" in message
     serve.delete("tight", _blocking=False)
     deploy(good)
-    await until(lambda: status("good").status == "RUNNING", within_s=300)
+    await until(lambda: status("good").status == "RUNNING", within_s=600)
     handle = serve.get_app_handle("good")
     identity = await handle.ping.remote()
     replica = psutil.Process(identity["pid"])
