@@ -40,6 +40,7 @@ from hotswap_ray.engines.vllm_runtime import (
     parse_events,
     raise_if_cancelled,
     resident_bytes,
+    started_processes,
     typed_error,
     vllm_processes,
 )
@@ -96,6 +97,7 @@ class VllmEngine:
         self._server: Any = None
         self._asleep = False
         self._device_bytes = 0
+        self._others = started_processes()
         self._errors = VllmErrors()
 
     @classmethod
@@ -114,8 +116,8 @@ class VllmEngine:
         actor = default_deployment_options(spec)["ray_actor_options"]
         actor.pop("accelerator_type", None)
         actor["num_gpus"] = 0
-        replica = {"CPU": resources.num_cpus, "memory": resources.memory_bytes}
-        replica = {name: amount for name, amount in replica.items() if amount > 0}
+        asked = {"CPU": resources.num_cpus, "memory": resources.memory_bytes}
+        replica = {name: amount for name, amount in asked.items() if amount > 0}
         if _on_gpu(spec, options):
             worker: dict[str, float] = {"GPU": resources.num_gpus}
             if resources.accelerator_type is not None:
@@ -149,23 +151,21 @@ class VllmEngine:
         if self._server is not None:
             return
         ready = False
-        log = LogMark()
+        log, self._others = LogMark(), started_processes()
         try:
             await self._load()
             ready = True
         except self._errors.server as error:
-            reason = f"vLLM could not load {self._spec.id!r}: {error}"
-            if (cause := log.first_error()) is not None:
-                reason = f"{reason}; its log says: {cause}"
-            raise EngineLoadFailed(reason) from error
+            cause = log.first_error()
+            reason = f"{error}; its log says: {cause}" if cause else error
+            raise EngineLoadFailed(f"vLLM could not load {self._spec.id!r}: {reason}") from error
         finally:
             if not ready:
                 await self.stop()
 
     async def _load(self) -> None:
-        cpus = str(max(1, int(self._spec.resources.num_cpus)))
         # Else vLLM binds one thread to every core, and two replicas fight for them.
-        os.environ["OMP_NUM_THREADS"] = cpus
+        os.environ["OMP_NUM_THREADS"] = str(max(1, int(self._spec.resources.num_cpus)))
         os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")
         if 0 < self._spec.resources.num_gpus < 1:
             os.environ["VLLM_RAY_PER_WORKER_GPUS"] = str(self._spec.resources.num_gpus)
@@ -305,7 +305,7 @@ class VllmEngine:
 
     async def _release(self) -> None:
         server, self._server = self._server, None
-        tree = vllm_processes()
+        tree = vllm_processes(self._others)
         if server is not None and server.engine is not None:
             await server.engine.shutdown()
             # Ray offers no way to end AsyncLLM (2.58-2.60); without this name we only kill.
@@ -319,7 +319,9 @@ class VllmEngine:
         """Memory in use on the GPUs when it last changed, else resident memory now."""
         if self._device_bytes > 0:
             return self._device_bytes
-        return sum(resident_bytes(process) for process in [psutil.Process(), *vllm_processes()])
+        return sum(
+            resident_bytes(process) for process in [psutil.Process(), *vllm_processes(self._others)]
+        )
 
     async def _measure(self) -> None:
         self._device_bytes = sum(await self._server.collective_rpc("hotswap_device_bytes"))
@@ -328,9 +330,8 @@ class VllmEngine:
         """Raise ``EngineUnavailable`` if EngineCore has died."""
         if self._asleep:
             return
-        server = self._awake_server()
         try:
-            await server.check_health()
+            await self._awake_server().check_health()
         except self._errors.server as error:
             raise EngineUnavailable(f"vLLM of {self._spec.id!r} is dead: {error}") from error
 

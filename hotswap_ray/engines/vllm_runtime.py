@@ -149,12 +149,17 @@ def raise_if_cancelled() -> None:
         raise asyncio.CancelledError
 
 
-def vllm_processes() -> list[psutil.Process]:
-    """vLLM's processes: what ``multiprocessing`` started here, and their children."""
+def started_processes() -> frozenset[int]:
+    """Ids of what ``multiprocessing`` started in this process and still runs."""
+    return frozenset(child.pid for child in multiprocessing.active_children() if child.pid)
+
+
+def vllm_processes(others: frozenset[int]) -> list[psutil.Process]:
+    """An engine's processes and their children: all started here but ``others``."""
     found = []
-    for child in multiprocessing.active_children():
+    for pid in started_processes() - others:
         try:
-            process = psutil.Process(child.pid)
+            process = psutil.Process(pid)
             found += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
@@ -163,7 +168,10 @@ def vllm_processes() -> list[psutil.Process]:
 
 def end_processes(tree: list[psutil.Process]) -> None:
     """Wait until vLLM's processes, ``tree``, have ended; kill those that do not in time."""
+    own = {process.pid for process in tree}
     for child in multiprocessing.active_children():
+        if child.pid not in own:
+            continue
         # Only its own `join` may reap it; else multiprocessing counts it as alive for ever.
         child.join(STOP_GRACE_S)
         if child.is_alive():
