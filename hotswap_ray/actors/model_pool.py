@@ -91,8 +91,8 @@ class ModelPool:
         if source == "runtime":  # what the file says is read from the file, secrets included
             await asyncio.to_thread(self._store.save_model, spec.model_dump_json(), spec.id, source)
         self.specs[spec.id] = spec
-        if spec.id not in self._publisher.table.models:
-            await self._publish(spec.id, None)
+        if source == "runtime" and spec.id not in self._publisher.table.models:
+            await self._publish(spec.id, None)  # those of the file are published all at once
 
     def target(self, generation: Generation) -> Target:
         """What the route table says of a generation."""
