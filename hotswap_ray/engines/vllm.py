@@ -309,8 +309,7 @@ class VllmEngine:
         if server is not None and server.engine is not None:
             await server.engine.shutdown()
             # Ray offers no way to end AsyncLLM (2.58-2.60); without this name we only kill.
-            client = getattr(server.engine, "_engine_client", None)
-            if client is not None:
+            if (client := getattr(server.engine, "_engine_client", None)) is not None:
                 await asyncio.to_thread(client.shutdown, timeout=STOP_GRACE_S)
         await asyncio.to_thread(end_processes, tree)
         self._device_bytes = 0
