@@ -9,7 +9,7 @@ number of ingress replicas. Both are measured in turn (A B A B ...), warmed up.
 Keys: ``throughput_ratio`` (requests per second at concurrency 16, ours through bare, the
 median of the rounds), ``added_p50_ms`` (at concurrency 1), ``stream_throughput_ratio`` (an
 engine without delays: we join chunks that come close together, the bare one sends each),
-``stream_paced_ratio`` (a chunk every 25 ms at concurrency 64: nothing can be joined).
+``stream_paced_ratio`` (a chunk every 25 ms at concurrency 128: nothing can be joined).
 """
 
 import argparse
@@ -167,7 +167,7 @@ def main() -> None:
                 "whole": sides.compare(model="fast", stream=False, concurrency=16),
                 "single": sides.compare(model="fast", stream=False, concurrency=1),
                 "stream": sides.compare(model="fast", stream=True, concurrency=16),
-                "paced": sides.compare(model="paced", stream=True, concurrency=64),
+                "paced": sides.compare(model="paced", stream=True, concurrency=128),
             }
     result: dict[str, Any] = {}
     for kind, key in (
