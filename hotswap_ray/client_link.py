@@ -92,6 +92,8 @@ class ClusterLink:
                 self._handle = await asyncio.to_thread(
                     serve.get_deployment_handle, INGRESS_DEPLOYMENT, INGRESS_APP
                 )
+                if self._owns_ray:  # a process of the user: its output is theirs
+                    logging.getLogger("ray.serve").setLevel(logging.ERROR)
             return await getattr(self._handle, method).remote(*args)
         except (ray.exceptions.RayError, serve.exceptions.RayServeException) as error:
             raise cause(error) from None
@@ -143,7 +145,6 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
-            logging.getLogger("ray.serve").setLevel(logging.ERROR)
         except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             reason = str(error).strip().partition("\n")[0][:300]
             raise ClusterUnavailable(f"no Ray cluster at {where!r}: {reason}; {START}") from error

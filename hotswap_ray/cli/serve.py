@@ -13,7 +13,7 @@ import typer
 
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import AsJson
-from hotswap_ray.core.errors import ClusterUnavailable
+from hotswap_ray.core.errors import ClusterUnavailable, HotswapError
 
 if TYPE_CHECKING:
     from hotswap_ray.client import Arbiter
@@ -63,7 +63,9 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
     _say(as_json, "starting", f"starting Ray and the endpoint {url} ...", url=url)
     try:
         app.start(settings, quiet=True)
-    except (OSError, RuntimeError) as error:
+    except HotswapError:
+        raise
+    except Exception as error:  # Ray raises plain Exception when a node is late
         reason = str(error).strip().rpartition("\n")[2][:300]  # a remote traceback ends so
         raise ClusterUnavailable(f"Ray or Serve did not start: {reason}") from error
     signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in the place of ours

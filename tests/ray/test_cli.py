@@ -233,7 +233,7 @@ def test_without_a_cluster_the_command_says_how_to_start_one(tmp_path):
 @pytest.fixture
 def cluster(tmp_path):
     """`ray start --head` with a dashboard, and `hotswap serve` on it."""
-    ports = [free_port() for _ in range(6)]
+    ports = [free_port() for _ in range(7)]
     host = Host(tmp_path, ports[0])
     host.dashboard = f"http://127.0.0.1:{ports[2]}"
     host.env["RAY_ADDRESS"] = f"127.0.0.1:{ports[1]}"
@@ -241,14 +241,15 @@ def cluster(tmp_path):
     (tmp_path / "hotswap.yaml").write_text(f"{text}cluster: {{address: '127.0.0.1:{ports[1]}'}}\n")
     (tmp_path / "job.py").write_text(JOB)
     host.run("ray", "get-auth-token", "--generate")
+    host.env["RAY_raylet_start_wait_time_s"] = "120"
     started = []
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:
         head = ["ray", "start", "--head", "--block", f"--port={ports[1]}", "--num-cpus=8"]
-        head += ["--node-ip-address=127.0.0.1", "--include-dashboard=true", f"--temp-dir={short}"]
+        head += ["--include-dashboard=true", f"--temp-dir={short}"]
         head += [f"--dashboard-port={ports[2]}", f"--dashboard-agent-listen-port={ports[3]}"]
         head += [f"--dashboard-agent-grpc-port={ports[4]}", f"--metrics-export-port={ports[5]}"]
-        head += ["--ray-client-server-port=0"]
+        head += [f"--ray-client-server-port={ports[6]}"]
         try:
             for command, text in (
                 (head, "--block"),
@@ -263,8 +264,9 @@ def cluster(tmp_path):
 
 
 def test_a_submitted_ray_job_swaps_and_asks(cluster):
-    done = cluster.run(
-        *("ray", "job", "submit", "--address", cluster.dashboard, "--"),
+    done = cluster.run(  # Ray's own command sends its token only when it is told to
+        *("env", "RAY_AUTH_MODE=token", "ray", "job", "submit", "--address", cluster.dashboard),
+        "--",
         *(sys.executable, str(cluster.folder / "job.py")),
         timeout=240,
     )

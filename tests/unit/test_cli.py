@@ -1,0 +1,226 @@
+"""The command line without Ray: usage, exit codes, laziness, and its page of documentation."""
+
+import json
+import re
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+import hotswap_ray
+from hotswap_ray.cli import app, output
+from hotswap_ray.cli.show import model_rows, task_rows
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "cli.md"
+GOOD = "models: {a: {engine: simulated}}\ntasks: {chat: {model: a}}\n"
+
+
+def commands(group=None, path=()):
+    """Every command with the words that call it."""
+    for name, command in sorted((group or get_command(app)).commands.items()):
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands())
+
+
+def hotswap(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", "from hotswap_ray.cli import main; main()", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+class FakeArbiter:
+    """Records what the command line asks for."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __getattr__(self, method):
+        def call(*args, **kwargs):
+            self.calls.append((method, args, kwargs))
+            return {
+                "swap_id": "s", "task": "chat", "from_model": "a", "to_model": "b",
+                "phase": "succeeded", "error": "", "seconds": {"loading": 1.0}, "model": "m",
+                "state": "ready", "generation": 1, "memory_bytes": 2**20,
+            }  # fmt: skip
+
+        return call
+
+
+@pytest.fixture
+def arbiter(monkeypatch):
+    fake = FakeArbiter()
+
+    @contextmanager
+    def connected(address, namespace):
+        yield fake
+
+    monkeypatch.setattr(output, "arbiter", connected)
+    return fake
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_public_names_come_late_and_neither_ray_nor_vllm_with_them():
+    code = (
+        "import sys, hotswap_ray; from hotswap_ray import Arbiter, Criteria, HotswapError; "
+        "import hotswap_ray.cli; "
+        "print([name for name in ('ray', 'vllm', 'pandas') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    assert sorted(hotswap_ray.__all__) == hotswap_ray.__all__
+    assert all(getattr(hotswap_ray, name) for name in hotswap_ray.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'Arbitr'"):
+        _ = hotswap_ray.Arbitr
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_can_print_json_and_explains_itself(words):
+    command = COMMANDS[words]
+    options = [name for option in command.params for name in option.opts]
+    assert "--json" in options
+    assert command.help
+    assert all(parameter.help for parameter in command.params if parameter.name != "help")
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_command_and_option_stands_in_the_page(words):
+    sections = re.split(r"^## ", PAGE.read_text(), flags=re.MULTILINE)
+    title = f"`hotswap {' '.join(words)}"
+    section = next((text for text in sections if re.match(re.escape(title) + r"\b", text)), "")
+    assert section, f"docs/cli.md has no section {title}"
+    common = next(text for text in sections if text.startswith("Options of every command"))
+    for parameter in COMMANDS[words].params:
+        if parameter.param_type_name == "argument":
+            assert parameter.make_metavar(None) or parameter.name
+            continue
+        for name in parameter.opts:
+            assert f"`{name}" in section + common, f"{title} says nothing of {name}"
+
+
+def test_the_page_names_no_command_that_is_gone():
+    titles = re.findall(r"^## `hotswap ([a-z ]+?)(?: [A-Z\[].*)?`", PAGE.read_text(), re.MULTILINE)
+    assert sorted(titles) == sorted(" ".join(words) for words in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("nope",),
+        ("swap", "chat"),
+        ("swap", "chat", "b", "--strategy", "magic"),
+        ("swap", "chat", "b", "--bake-s", "-1"),
+        ("models",),
+        ("models", "load"),
+        ("rollout", "promote"),
+        ("status", "--jsn"),
+        ("serve",),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_exits_with_2(arbiter, arguments):
+    assert invoke(*arguments).exit_code == 2
+    assert arbiter.calls == []
+
+
+def test_validate_says_ok_or_every_problem_with_its_line(tmp_path):
+    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
+    good.write_text(GOOD)
+    bad.write_text(GOOD + "tasks_: {}\nserver: {port: 0}\n")
+    fine, told = hotswap("validate", str(good)), hotswap("validate", str(good), "--json")
+    assert (fine.returncode, fine.stderr) == (0, "")
+    assert fine.stdout == f"{good}: ok, 1 models, 1 tasks\n"
+    assert json.loads(told.stdout) == {"file": str(good), "models": ["a"], "tasks": ["chat"]}
+    refused = hotswap("validate", str(bad))
+    assert (refused.returncode, refused.stdout) == (1, "")
+    first, second = refused.stderr.splitlines()
+    assert first.startswith(f"hotswap: invalid_config: {bad}:3: tasks_: unknown key")
+    assert second.startswith(f"hotswap: invalid_config: {bad}:4: server.port: ")
+
+
+def test_a_swap_passes_its_options_on(arbiter):
+    done = invoke(
+        "swap", "chat", "b", "--strategy", "sleep", "--bake-s", "5", "--warn", "--no-wait",
+        "--swap-id", "s", "--until", "end",
+    )  # fmt: skip
+    assert (done.exit_code, done.stdout) == (0, "s: chat a -> b succeeded after 1.00 s\n")
+    options = {
+        "wait": False, "swap_id": "s", "bake_s": 5.0, "strategy": "sleep",
+        "compatibility": "warn", "until": "end", "requested_by": "cli",
+    }  # fmt: skip
+    assert arbiter.calls == [("force_swap", ("chat", "b"), options)]
+
+
+def test_without_options_the_configuration_decides(arbiter):
+    invoke("swap", "chat", "b")
+    ((_, _, options),) = arbiter.calls
+    assert (options["bake_s"], options["strategy"], options["compatibility"]) == (None, None, None)
+    assert options["wait"] is True
+
+
+def test_a_signal_is_sent_and_its_end_waited_for(arbiter):
+    for action, method in (
+        ("promote", "promote"),
+        ("abort", "abort"),
+        ("rollback", "rollback_swap"),
+    ):
+        arbiter.calls.clear()
+        assert invoke("rollout", action, "s").exit_code == 0
+        assert [name for name, _, _ in arbiter.calls] == [method, "wait"]
+
+
+def test_a_file_gives_its_models_all_checked_before_the_first_is_loaded(arbiter, tmp_path):
+    path = tmp_path / "m.yaml"
+    path.write_text("models: {x: {engine: simulated}, y: {engine: simulated}}")
+    assert invoke("models", "load", str(path)).exit_code == 0
+    assert [args for _, args, _ in arbiter.calls] == [
+        ("x", {"engine": "simulated"}),
+        ("y", {"engine": "simulated"}),
+    ]
+    path.write_text("{id: z, engine: simulated}")
+    assert json.loads(invoke("models", "load", str(path), "--json").stdout)["state"] == "ready"
+    assert arbiter.calls[-1][1] == ("z", {"id": "z", "engine": "simulated"})
+
+
+@pytest.mark.parametrize(
+    "text", ["models: {x: {engine: simulated}, y: {engin: a}}", "[1]", "models: [", "models: {}"]
+)
+def test_a_file_that_is_wrong_loads_nothing(arbiter, tmp_path, text):
+    path = tmp_path / "m.yaml"
+    path.write_text(text)
+    done = invoke("models", "load", str(path))
+    assert type(done.exception).__name__ == "ConfigError"
+    assert arbiter.calls == []
+
+
+def test_rows_show_what_is_missing_as_nothing():
+    status = {
+        "tasks": {
+            "chat": {"model": "a", "generation": None, "held": False, "fallback": None},
+            "sums": {"model": "b", "generation": 2, "held": False, "fallback": None},
+        },
+        "open_swaps": [{"task": "chat", "to_model": "b", "phase": "loading"}],
+    }
+    seen = {("sums", "b"): {"count": 3, "success_rate": 1.0, "quality": float("nan")}}
+    chat, sums = task_rows(status, seen)
+    assert chat == ("chat", "a", "not loaded", None, None, None, None, None, "b: loading")
+    assert sums[:6] == ("sums", "b", 2, 3, "1.000", None)
+    row = {"model": "a", "engine": "e", "state": "unloaded", "generation": None,
+           "memory_bytes": 0, "load_s": None, "serves": []}  # fmt: skip
+    assert model_rows([row]) == [("a", "e", "unloaded", None, None, None, "")]
