@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-PROBE_S = 3.0  # no answer for so long means that nobody is there
+PROBE_S = 5.0  # no answer for so long means that nobody is there
 AGAIN_S = 0.2
 QUIET_S = 1.0  # a model that said nothing for so long is asked whether it is there
 Ping = Callable[[], Awaitable[Any]]
