@@ -95,9 +95,9 @@ class VllmEngine:
         self._spec = spec
         self._options: VllmOptions = parse_options(type(self), spec)
         self._server: Any = None
-        self._asleep = False
-        self._device_bytes = 0
+        self._asleep, self._device_bytes = False, 0
         self._others = started_processes()
+        self._tree: list[psutil.Process] = []
         self._errors = VllmErrors()
 
     @classmethod
@@ -175,6 +175,7 @@ class VllmEngine:
         server: Any = type("Server", (llm.LLMServer,), {"__del__": lambda _: None})
         self._server = server.sync_init(llm.LLMConfig(**self._llm_config()))
         await self._server.start()
+        self._tree = vllm_processes(self._others)
         await self._measure()
 
     def _llm_config(self) -> dict[str, Any]:
@@ -228,10 +229,9 @@ class VllmEngine:
 
     async def _items(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """What LLMServer yields, one by one; its errors raised as ours."""
-        server = self._awake_server()
+        server, body["model"] = self._awake_server(), self._spec.id
         with self._errors.translated(self._spec.id):
             requests = importlib.import_module("ray.serve.llm.openai_api_models")
-            body["model"] = self._spec.id
             if endpoint == "chat/completions":
                 answers = await server.chat(requests.ChatCompletionRequest(**body))
             else:
@@ -253,8 +253,7 @@ class VllmEngine:
 
     def _awake_server(self) -> Any:
         if self._server is None or self._asleep:
-            state = "asleep" if self._asleep else "not loaded"
-            raise EngineUnavailable(f"{self._spec.id!r} is {state}")
+            raise EngineUnavailable(f"{self._spec.id!r} is asleep or not loaded")
         return self._server
 
     async def sleep(self) -> None:
@@ -305,14 +304,15 @@ class VllmEngine:
 
     async def _release(self) -> None:
         server, self._server = self._server, None
-        tree = vllm_processes(self._others)
+        # Those of a dead EngineCore are no longer found below it; they were at the start.
+        tree = [*{*self._tree, *vllm_processes(self._others)}]
         if server is not None and server.engine is not None:
             await server.engine.shutdown()
             # Ray offers no way to end AsyncLLM (2.58-2.60); without this name we only kill.
             if (client := getattr(server.engine, "_engine_client", None)) is not None:
                 await asyncio.to_thread(client.shutdown, timeout=STOP_GRACE_S)
         await asyncio.to_thread(end_processes, tree)
-        self._device_bytes = 0
+        self._device_bytes, self._tree = 0, []
 
     def memory_bytes(self) -> int:
         """Memory in use on the GPUs when it last changed, else resident memory now."""
