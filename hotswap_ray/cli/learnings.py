@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -34,7 +33,7 @@ def show(
         output.emit_json({**known, "models": rows} if known else rows)
         return
     if known:
-        facts = [(name, _said(value)) for name, value in known.items() if name != "task"]
+        facts = [(name, output.said(value)) for name, value in known.items() if name != "task"]
         output.emit_table(f"task {task}", ("known", "value"), facts)
     columns = ("task", "model", "requests", "success", "quality", "scores", "p50 ms", "p99 ms",
                "tokens in", "tokens out", "memory")  # fmt: skip
@@ -95,10 +94,3 @@ def import_learnings(
     else:
         told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         output.emit(f"taken in: {told}")
-
-
-def _said(value: Any) -> str:
-    """A value of the task's knowledge; what is not set is left out."""
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name} {part}" for name, part in value.items() if part)
-    return "" if value is None else str(value)

@@ -86,6 +86,19 @@ def number(value: float | None, digits: int = 2) -> str | None:
     return None if value is None or value != value else f"{value:.{digits}f}"
 
 
+def said(value: Any) -> str:
+    """A value for a cell; what is not set is left out.
+
+    >>> said({"accelerator": "any", "context_tokens": 0, "capabilities": ("chat", "tools")})
+    'accelerator any, capabilities chat tools'
+    """
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {said(part)}" for name, part in value.items() if part)
+    if isinstance(value, list | tuple):
+        return " ".join(map(said, value))
+    return "" if value is None else str(value)
+
+
 def swap_line(record: Mapping[str, Any]) -> str:
     """A swap in one line.
 

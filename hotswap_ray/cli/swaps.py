@@ -197,5 +197,6 @@ def _one(record: dict[str, Any], as_json: bool) -> None:
         for step in record["journal"]
     ]
     output.emit_table("journal (UTC)", ("time", "phase", "note"), rows)
-    if record["facts"]:
-        output.emit_table("facts", ("fact", "value"), list(record["facts"].items()))
+    facts = [(name, output.said(value)) for name, value in record["facts"].items()]
+    if facts:
+        output.emit_table("facts", ("fact", "value"), facts)
