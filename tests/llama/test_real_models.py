@@ -143,6 +143,7 @@ def test_a_swap_between_real_models_validates_the_golden_prompts_and_the_answers
 
 
 def test_a_model_that_answers_garbage_is_refused_by_the_golden_prompts_and_leaves_nothing(served):
+    wait_until(lambda: served.states()["quality"] == "unloaded", 60, "quality retired")
     before = served.states()
     body = {**SMALL, "engine": "llama_cpp", "source": "gemma3-270m:drop=10-15"}
     assert served.http.post("/admin/models/garbage/load", json=body).status_code == 200
