@@ -94,10 +94,13 @@ def served(tmp_path_factory):
             stderr=subprocess.STDOUT,
         )
     running = Served(folder, process, port)
-    wait_until(running.is_ready, READY_S, "ready")
-    yield running
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 0
+    try:
+        wait_until(running.is_ready, READY_S, "ready")
+        yield running
+    finally:
+        process.send_signal(signal.SIGTERM)
+        code = process.wait(60)
+    assert code == 0
 
 
 def test_chat_and_completions_are_answered_by_real_models_whole_and_streamed(served):
