@@ -3,9 +3,10 @@
 `.ci/vllm_env` makes an environment that has it:
 `.venv-vllm/bin/python -m pytest -m vllm tests/vllm`.
 
-Measured on 2 shared, busy cores (Ray 2.60, vLLM 0.29, Gemma 3 270M, float32): 60 s to load,
-5 s to sleep, 46 s to wake, 8 to 12 tokens/s alone; resident 6.4 GB awake (worker 3.5, EngineCore
-1.1, replica 1.9) and 1.9 GB asleep. With four times as many busy processes loading took 250 s.
+Measured on 2 cores that others used too (Ray 2.60, vLLM 0.29, Gemma 3 270M, float32, two
+threads): 60 s to load, 5 s to sleep, 46 s to wake; 2 to 12 tokens/s by what else ran; resident
+6.4 GB awake (worker 3.5, EngineCore 1.1, replica 1.9), 1.9 GB asleep. On a machine with a load
+average of 30 loading took 250 s.
 """
 
 import importlib.util
