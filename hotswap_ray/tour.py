@@ -106,8 +106,7 @@ def table(traffic: Traffic, serving: dict[str, str], title: str) -> Table:
     """Requests, latency, quality and the serving model, as clients saw them."""
     out = Table(title=title, title_justify="left", expand=False)
     for column in ("task", "model", "serves now", "requests", "p50 ms", "quality"):
-        justify = "left" if column in ("task", "model") else "right"
-        out.add_column(column, justify=justify)
+        out.add_column(column, justify="left" if column in ("task", "model") else "right")
     for task in SHOWN:
         models = sorted({m for t, m in list(traffic.seen) if t == task} | {serving[task]})
         for model in models:

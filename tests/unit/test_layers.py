@@ -34,7 +34,7 @@ HELPERS = {"migrations": "store", "testing": "engines", "fewshot": "core"}
 ROOF = len(LAYERS)
 """What uses the product as a stranger would: the tour."""
 
-MAY_CORE_IMPORT = {"pydantic", "ddsketch", "numpy", "hotswap_ray"}
+MAY_CORE_IMPORT = {"pydantic", "numpy", "river", "hotswap_ray"}
 
 
 def layer(module):
