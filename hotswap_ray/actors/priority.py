@@ -6,14 +6,14 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import psutil
 
 
 @contextmanager
 def lowered_priority(nice: int) -> Iterator[bool]:
-    """Run the block with every thread of this process at a lower priority.
+    """Run the block with this process, its threads and children, at a lower priority.
 
     Lowering is always allowed, raising again is not. Without that right (not root, or a
     container without ``CAP_SYS_NICE``) the priority stays: a model must not stay slow for
@@ -54,8 +54,9 @@ def _may_raise_again() -> bool:
 
 
 def _set_nice(nice: int) -> None:
-    for thread in psutil.Process().threads():
-        try:
-            os.setpriority(os.PRIO_PROCESS, thread.id, nice)
-        except ProcessLookupError:
-            continue  # the thread ended in between
+    """Set it for every thread of this process and of its children (vLLM's workers)."""
+    own = psutil.Process()
+    for process in (own, *own.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it ended in between
+            for thread in process.threads():
+                os.setpriority(os.PRIO_PROCESS, thread.id, nice)
