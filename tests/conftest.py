@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is no failure
 
 import pytest
 

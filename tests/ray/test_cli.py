@@ -59,6 +59,7 @@ class Host:
         self.url = f"http://127.0.0.1:{port}"
         self.env = {k: v for k, v in os.environ.items() if not k.startswith(("RAY_", "HOTSWAP_"))}
         self.env |= {"HOME": str(folder), "RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"}
+        self.env["RAY_raylet_start_wait_time_s"] = "300"
         self.env["PATH"] = f"{BIN}{os.pathsep}{self.env['PATH']}"
 
     def run(self, *command, timeout=120):
@@ -102,7 +103,7 @@ class Lines:
             assert self.process.poll() is None or text in self.text, self.text
             return text in self.text
 
-        wait_until(found, 120, f"{text!r} in the output")
+        wait_until(found, 300, f"{text!r} in the output")
 
     @property
     def text(self):
@@ -241,7 +242,6 @@ def cluster(tmp_path):
     (tmp_path / "hotswap.yaml").write_text(f"{text}cluster: {{address: '127.0.0.1:{ports[1]}'}}\n")
     (tmp_path / "job.py").write_text(JOB)
     host.run("ray", "get-auth-token", "--generate")
-    host.env["RAY_raylet_start_wait_time_s"] = "120"
     started = []
     # Ray's sockets need a short path.
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as short:
