@@ -9,17 +9,21 @@ number of ingress replicas. Both are measured in turn (A B A B ...), warmed up.
 Keys: ``throughput_ratio`` (requests per second at concurrency 16, ours through bare, the
 median of the rounds), ``added_p50_ms`` (at concurrency 1), ``stream_throughput_ratio`` (an
 engine without delays: we join chunks that come close together, the bare one sends each),
-``stream_paced_ratio`` (a chunk every 25 ms at concurrency 128: nothing can be joined).
+``stream_paced_ratio`` (a chunk every 25 ms at concurrency 128: nothing can be joined),
+``cpu_ms_per_request`` (of the whole cluster, whatever else runs on the machine).
 """
 
 import argparse
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import orjson
+import psutil
 from common import Load, free_port, machine, median, percentile, report, running
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
@@ -97,6 +101,16 @@ def deploy_bare(name: str, options: dict[str, Any], replicas: int) -> None:
     serve.run(ingress, name=name, route_prefix=f"/{name}")
 
 
+def cluster_cpu_s() -> float:
+    """Processor seconds of all processes of the cluster so far, which this process started."""
+    total = 0.0
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            times = process.cpu_times()
+            total += times.user + times.system
+    return total
+
+
 class Sides:
     """Measures ours and the bare one alike."""
 
@@ -107,18 +121,19 @@ class Sides:
 
     def compare(self, *, model: str, stream: bool, concurrency: int) -> dict[str, list[float]]:
         """Rates and p50 of both in turn; one value a round."""
-        found: dict[str, list[float]] = {"ours": [], "bare": [], "ours_p50": [], "bare_p50": []}
+        found: defaultdict[str, list[float]] = defaultdict(list)
         for number in range(self._rounds):
             # The one that goes first changes, so that a drift favours neither.
             for side in ("ours", "bare") if number % 2 else ("bare", "ours"):
-                rate, p50 = self._measure(side, model, stream, concurrency)
+                rate, p50, cpu_ms = self._measure(side, model, stream, concurrency)
                 found[side].append(rate)
                 found[f"{side}_p50"].append(p50)
+                found[f"{side}_cpu_ms"].append(cpu_ms)
         return found
 
     def _measure(
         self, side: str, model: str, stream: bool, concurrency: int
-    ) -> tuple[float, float]:
+    ) -> tuple[float, float, float]:
         name = model if side == "ours" else "bare"
         prefix = "" if side == "ours" else f"/bare-{model}"
         body: dict[str, Any] = {"messages": [{"role": "user", "content": "Say something."}]}
@@ -128,6 +143,7 @@ class Sides:
             body["model"] = "auto:b"
         if stream:
             body["stream"] = True
+        used_s = cluster_cpu_s()
         rows = Load(
             port=self._port,
             path=f"{prefix}/v1/chat/completions",
@@ -135,13 +151,15 @@ class Sides:
             concurrency=concurrency,
             duration_s=self._seconds + WARM_S,
         ).rows()
+        used_s = cluster_cpu_s() - used_s
         wrong = [row for row in rows if row.kind != "ok" or row.body_models != [name]]
         if wrong:
             raise SystemExit(f"{side}: {len(wrong)} of {len(rows)} failed; first: {wrong[0]}")
         begin = min(row.start for row in rows) + WARM_S
         end = begin + self._seconds
         inside = [row for row in rows if begin <= row.end < end]
-        return len(inside) / self._seconds, percentile([row.ms for row in inside], 0.5)
+        p50 = percentile([row.ms for row in inside], 0.5)
+        return len(inside) / self._seconds, p50, used_s / len(rows) * 1e3
 
 
 def main() -> None:
@@ -183,6 +201,10 @@ def main() -> None:
     result["requests_per_s"] = {
         kind: {side: round(median(found[kind][side]), 1) for side in ("ours", "bare")}
         for kind in ("whole", "stream", "paced")
+    }
+    result["cpu_ms_per_request"] = {
+        kind: {side: round(median(found[kind][f"{side}_cpu_ms"]), 3) for side in ("ours", "bare")}
+        for kind in found
     }
     result["p50_ms"] = {side: round(median(single[f"{side}_p50"]), 3) for side in ("ours", "bare")}
     result["rounds"] = args.rounds
