@@ -267,9 +267,9 @@ class _Look:
         ready: list[tuple[Standing, Reason]] = []
         open_tests: list[Standing] = []
         for rival in self.rivals:
-            verdict = self._verdict(rival)
             if rival.collapsed:
                 continue
+            verdict = self._verdict(rival)
             if verdict == "better":
                 ready.append((rival, "better"))
             elif verdict == "equivalent" and rival.price < active.price * (

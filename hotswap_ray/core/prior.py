@@ -2,20 +2,24 @@
 
 The expected reward of model m at task t of parent p is taken apart as
 
-    theta[t, m] = level[t] + model[m] + family[p, m] + own[t, m],   own ~ Normal(0, tau^2)
+    theta[t, m] = level[t] + slope[t] * model[m] + family[p, m] + own[t, m]
 
-so that a cell falls back task <- parent <- global. ``level`` is how hard the task is and
-says nothing about which model is best; ``tau`` is how much a model's rank differs from
-task to task. It is estimated, not chosen: where ranks differ the prior weighs little, where
-they agree it weighs up to ``CAP`` pseudo-samples. The estimate of a cell is then
+with own ~ Normal(0, tau^2), so that a cell falls back task <- parent <- global. ``level`` is
+how hard the task is and says nothing about which model is best; ``slope`` is how well the
+task tells models apart, around 1 (the difficulty and discrimination of item response
+theory); ``tau`` is how much a model's rank differs from task to task. It is estimated, not
+chosen: where ranks differ the prior weighs little, where they agree it weighs up to ``CAP``
+pseudo-samples. The estimate of a cell is then
 
-    belief = (n * mean + mass * prior) / (n + mass),   mass = min(sigma^2 / tau^2, CAP)
+    belief = (n * mean + mass * prior) / (n + mass),   mass = min(sigma^2 / spread^2, CAP)
     sd     = sigma / sqrt(n + mass)
 
-with ``sigma`` the spread of rewards within a task (Casella, An introduction to empirical
-Bayes data analysis, 1985; Efron and Morris 1975). The effects are ridge estimates found by
-backfitting; the variances are estimated by moments (DerSimonian and Laird 1986), each
-pulled to a weak default by a few pseudo-observations, so that little data gives no zero.
+with ``spread^2`` the sum of ``tau^2`` and the variances of the estimated effects (little is
+extrapolated from few cells) and ``sigma`` the spread of rewards within a task (Casella, An
+introduction to empirical Bayes data analysis, 1985; Efron and Morris 1975). The effects are
+ridge estimates found by backfitting; the variances are estimated by moments (DerSimonian
+and Laird 1986), each pulled to a weak default by a few pseudo-observations, so that little
+data gives no zero.
 """
 
 from __future__ import annotations
@@ -35,6 +39,8 @@ TAU2, TAU2_MASS = 0.02, 5.0
 """Spread of a model's rank between tasks (sd 0.14) and its pseudo-cells."""
 EFFECT2 = 0.05
 """Spread of models' and families' effects (sd 0.22) that the ridge assumes."""
+SLOPE2 = 0.25
+"""Spread of the slopes around 1 (sd 0.5) that the ridge assumes."""
 LEVEL2 = 0.125
 """Spread of the level of tasks around one half (sd 0.35) that the ridge assumes."""
 ROUNDS = 6
@@ -65,7 +71,7 @@ class Prior:
 
     Attributes:
         mean: Prior mean per cell.
-        mass: Pseudo-samples per task.
+        mass: Pseudo-samples per cell.
         sigma2: Variance of rewards per task.
         tau2: Variance of the models' ranks between tasks.
     """
@@ -84,7 +90,7 @@ class Prior:
             weight: Own observations, forgotten ones counted less.
             mean: Their mean; ignored when the weight is 0.
         """
-        mass, prior = float(self.mass[task]), float(self.mean[task, model])
+        mass, prior = float(self.mass[task, model]), float(self.mean[task, model])
         total = weight + mass
         joined = (weight * mean + mass * prior) / total if weight else prior
         return Belief(joined, math.sqrt(float(self.sigma2[task]) / total), prior, mass)
@@ -118,24 +124,34 @@ def learn(
     sigma2 = _within(weight, variance)
     noise = sigma2[:, None] / np.maximum(weight, 1e-9)
     cells = int(seen.sum())
-    spare = max(cells - tasks - models + 1, cells / 2, 1.0)
+    freedom = max(cells - tasks - models + 1, 0)
     family = _families(parents, tasks)
-    level, model, tau2 = np.full((tasks, 1), 0.5), np.zeros((1, models)), TAU2
-    related = np.zeros((tasks, models))
+    level, slope = np.full((tasks, 1), 0.5), np.ones((tasks, 1))
+    model, related, tau2 = np.zeros((1, models)), np.zeros((tasks, models)), TAU2
     for _ in range(ROUNDS):
         trust = np.where(seen, 1 / (tau2 + noise), 0.0)
-        rest = mean - model - related
+        rest = mean - slope * model - related
         level = ((trust * rest).sum(1, keepdims=True) + 0.5 / LEVEL2) / (
             trust.sum(1, keepdims=True) + 1 / LEVEL2
         )
-        model = _ridge(trust, mean - level - related, None)
+        rest = mean - level - related
+        model = _ridge(trust * slope**2, rest / slope, None)
+        slope = ((trust * model * rest).sum(1, keepdims=True) + 1 / SLOPE2) / (
+            (trust * model**2).sum(1, keepdims=True) + 1 / SLOPE2
+        )
+        slope = np.maximum(slope, 0.1)
         if family is not None:
-            related = _ridge(trust, mean - level - model, family)
-        left = (mean - level - model - related) ** 2 - noise
+            related = _ridge(trust, mean - level - slope * model, family)
+        left = (mean - level - slope * model - related) ** 2 - noise
         power = trust**2
-        found = float((power * left).sum() / max(float(power.sum()), 1e-12)) * cells / spare
-        tau2 = min(max((found * cells + TAU2 * TAU2_MASS) / (cells + TAU2_MASS), 1e-4), 0.25)
-    return Prior(level + model + related, np.minimum(sigma2 / tau2, CAP), sigma2, tau2)
+        squares = float((power * left).sum() / max(float(power.sum()), 1e-12)) * cells
+        tau2 = min(max((squares + TAU2 * TAU2_MASS) / (freedom + TAU2_MASS), 1e-4), 0.25)
+    trust = np.where(seen, 1 / (tau2 + noise), 0.0)
+    of_level = 1 / (trust.sum(1, keepdims=True) + 1 / LEVEL2)
+    of_model = 1 / ((trust * slope**2).sum(0, keepdims=True) + 1 / EFFECT2)
+    spread2 = tau2 + of_level + slope**2 * of_model
+    mass = np.minimum(sigma2[:, None] / spread2, CAP)
+    return Prior(level + slope * model + related, mass, sigma2, tau2)
 
 
 def _within(weight: Array, variance: Array) -> Array:
