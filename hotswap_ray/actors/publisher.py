@@ -76,8 +76,10 @@ class Publisher:
 
     async def listen(self, replica: str, version: int, wait_s: float = LISTEN_S) -> RouteTable:
         """The table as soon as it differs from ``version``; after ``wait_s`` in any case."""
+        known = replica in self.listeners
         self.listeners.setdefault(replica, Listener())
-        if self.table.version == version:
+        # One that this process has not heard of is answered at once, so that it reports.
+        if known and self.table.version == version:
             try:
                 async with asyncio.timeout(wait_s):
                     await self._news.wait()

@@ -81,7 +81,10 @@ class Recovery:
         lost, surplus = await self._pool.reconcile(self._wanted())
         surplus |= await self._rolled_back()
         swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
-        for name in sorted((self._wanted() | lost) - swapping):
+        busy = {swap.task for swap in self._runner.open()}
+        routes = self._publisher.table.routes.items()
+        serving = {route.model for task, route in routes if task not in busy}
+        for name in sorted(((self._wanted() | lost) - swapping) | serving):
             self._spawn(self._keep_loading(name, lost))
         for name in sorted(surplus - self._wanted()):
             self._spawn(self._keep_unloading(name))

@@ -314,6 +314,7 @@ class World:
         )
         for ingress in self.fleet.ingress.values():
             self.follow(ingress)
+        await self.controller.start()
         await self.until(lambda: all(route.active for route in self.table.routes.values()))
         return self.controller
 
