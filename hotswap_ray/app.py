@@ -25,6 +25,7 @@ from hotswap_ray.actors.learning_actor import LearningActor
 from hotswap_ray.actors.model_replica import ModelReplica
 from hotswap_ray.actors.proxy import ActorProxy
 from hotswap_ray.actors.swap_controller import SwapController
+from hotswap_ray.actors.swap_metrics import SwapMetrics
 from hotswap_ray.config import Config
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
@@ -108,7 +109,7 @@ def start_actors(config: Config) -> None:
     controller = (
         ray.remote(SwapController)
         .options(**options, name=CONTROLLER)
-        .remote(config, store, fleet, ActorProxy(LEARNING, namespace))
+        .remote(config, store, fleet, ActorProxy(LEARNING, namespace), on_swap_end=SwapMetrics())
     )
     store.close()
     ray.get(controller.start.remote())

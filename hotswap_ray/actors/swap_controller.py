@@ -24,7 +24,7 @@ from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.spec import TaskSpec
-from hotswap_ray.core.swap import Event
+from hotswap_ray.core.swap import Event, Swap
 from hotswap_ray.store import Store
 
 OPERATOR_EVENTS = (str(Event.ABORT), str(Event.PROMOTE), str(Event.ROLLBACK))
@@ -39,6 +39,7 @@ class SwapController:
         fleet: The cluster.
         learning: Learnings.
         clock: Unix seconds.
+        on_swap_end: Sees each swap that has ended.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class SwapController:
         fleet: Fleet,
         learning: Learning,
         clock: Callable[[], float] = time.time,
+        on_swap_end: Callable[[Swap], None] = lambda swap: None,
     ) -> None:
         self._config = config
         self._store = store
@@ -69,7 +71,7 @@ class SwapController:
             clock,
             lambda: self._runner.open(),
         )
-        self._runner = SwapRunner(store, self._actions, clock)
+        self._runner = SwapRunner(store, self._actions, clock, on_swap_end)
         self._requests = SwapRequests(
             config, store, self._pool, self._publisher, self._runner, clock
         )

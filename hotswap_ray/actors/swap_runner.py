@@ -24,13 +24,21 @@ class SwapRunner:
         store: Where every phase is saved before it is entered.
         actions: What is done in each phase.
         clock: Unix seconds.
+        on_end: Sees each swap that has ended; metrics are made there.
     """
 
-    def __init__(self, store: Store, actions: SwapActions, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        actions: SwapActions,
+        clock: Callable[[], float],
+        on_end: Callable[[Swap], None] = lambda swap: None,
+    ) -> None:
         self.last_error = ""
         self._store = store
         self._actions = actions
         self._clock = clock
+        self._on_end = on_end
         self._swaps: dict[str, Swap] = {}
         self._signals: dict[str, asyncio.Queue[_Said]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,6 +152,7 @@ class SwapRunner:
             if failures:
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S)) - 1])
         self._forget(swap)
+        self._on_end(swap)
         if swap.phase is Phase.ROLLED_BACK:
             await self._retire(swap)
 
