@@ -8,6 +8,8 @@ CONFIG ?= deployments/quickstart.yaml
 INSTALLED := $(VENV)/.installed
 WEIGHTS := $(VENV)/.weights
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
 .PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres check format bench clean
 
@@ -19,7 +21,9 @@ $(INSTALLED): pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --disable-pip-version-check --progress-bar on -q -U pip
 	@echo "== installing hotswap_ray[$(EXTRAS)]"
-	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]' | grep -vE 'already satisfied|Looking in|^  ' || true
+	@$(BIN)/python -m pip install --disable-pip-version-check -e '.[$(EXTRAS)]' 2>$(VENV)/pip-errors \
+	  | sed -nuE 's/^(Collecting [^ ]+|Installing collected packages|Successfully installed).*/   \1/p' \
+	  || { cat $(VENV)/pip-errors; exit 1; }
 	@$(BIN)/python -c 'import ray, hotswap_ray'
 	@touch $@
 
