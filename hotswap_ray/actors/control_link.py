@@ -116,6 +116,10 @@ class ControlLink:
     async def _watch(self) -> None:
         await asyncio.sleep(WATCH_S)
         self._router.watch()
+        connected = await self._router.reconnect()
+        if connected != self._connected:  # a swap may wait for this replica to reach a model
+            self._connected = connected
+            await self._acknowledge()
 
     async def _flush_later(self) -> None:
         await asyncio.sleep(self._config.flush_s)

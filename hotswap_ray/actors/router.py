@@ -15,7 +15,8 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from hotswap_ray.actors.call import Call, Opened
-from hotswap_ray.actors.connection import Connect, Connection, Item, cause
+from hotswap_ray.actors.connection import Connect, Item, cause
+from hotswap_ray.actors.connections import Connections
 from hotswap_ray.actors.suspects import Suspects
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
@@ -52,10 +53,9 @@ class Router:
         self.in_flight: Counter[str] = Counter()
         self.outcomes: list[Outcome] = []
         self._limits = limits
-        self._connect = connect
         self._clock = clock
         self._on_drained = on_drained
-        self._connections: dict[str, Connection] = {}
+        self._connections = Connections(connect)
         self._settled: frozenset[str] = frozenset()
         self._suspects = Suspects(lambda app: app in self._targets, self._wake)
         self._targets: dict[str, Target] = {}
@@ -69,22 +69,17 @@ class Router:
         New targets are connected before the reference changes, so no request pays for it.
         """
         targets = table.targets()
-        new = [target for app, target in targets.items() if app not in self._connections]
-        for target in new:
-            self._connections[target.app] = self._connect(target)
-        # A target that does not answer keeps its place: the request will tell the client.
-        answers = await asyncio.gather(
-            *(self._reach(target) for target in new), return_exceptions=True
-        )
-        for target, answer in zip(new, answers, strict=True):
-            if isinstance(answer, BaseException):
-                del self._connections[target.app]
+        await self._connections.reach(targets)
         self.table, self._targets = table, targets
         self._settled = frozenset(targets).difference(table.draining)
         self._wake()
-        for app in [a for a in self._connections if a not in targets and not self.in_flight[a]]:
-            del self._connections[app]
-        return [app for app in targets if app in self._connections]
+        self._connections.keep({*targets, *self.in_flight})
+        return self._connections.reached(targets)
+
+    async def reconnect(self) -> list[str]:
+        """Try again what did not answer when its table came; all that are connected now."""
+        await self._connections.reach(self._targets)
+        return self._connections.reached(self._targets)
 
     def _wake(self) -> None:
         """Let requests that wait look at the table again."""
@@ -95,11 +90,7 @@ class Router:
         """Ask models that owe an answer and say nothing whether they are still there."""
         for app, target in self._targets.items():
             if self.in_flight[app]:
-                self._suspects.ask_if_quiet(app, self._connection(target).ping)
-
-    async def _reach(self, target: Target) -> None:
-        async with asyncio.timeout(5):
-            await self._connections[target.app].ping()
+                self._suspects.ask_if_quiet(app, self._connections.to(target).ping)
 
     async def generate(self, call: Call) -> tuple[Choice, bytes]:
         """Answer whole; a failed model is retried once elsewhere.
@@ -128,7 +119,7 @@ class Router:
         success: bool | None = False
         usage = (0, 0, 0)
         try:
-            connection = self._connection(choice.target)
+            connection = self._connections.to(choice.target)
             async with self._until(deadline, choice):
                 body, *used = await connection.generate(call.endpoint, call.body)
             usage = (used[0], used[1], used[2])
@@ -184,7 +175,7 @@ class Router:
         ttft_ms = None
         usage = (0, 0, 0)
         try:
-            source = self._connection(choice.target).stream(call.endpoint, call.body)
+            source = self._connections.to(choice.target).stream(call.endpoint, call.body)
             async with aclosing(source) as items:  # type: ignore[type-var]
                 while True:
                     limit = first_deadline if ttft_ms is None else deadline
@@ -283,14 +274,8 @@ class Router:
         if isinstance(error, RequestError):
             return None
         if isinstance(error, EngineUnavailable | EngineTimeout):
-            self._suspects.add(target.app, self._connection(target).ping)
+            self._suspects.add(target.app, self._connections.to(target).ping)
         return False
-
-    def _connection(self, target: Target) -> Connection:
-        connection = self._connections.get(target.app)
-        if connection is None:  # it did not answer when the table came; it may by now
-            connection = self._connections[target.app] = self._connect(target)
-        return connection
 
     def _enter(self, target: Target) -> None:
         if self._total >= self._limits.max_in_flight:

@@ -75,7 +75,6 @@ class RouteTable:
         default_task: Task of a request that names none.
         routes: Route per task.
         models: Every known model; its loaded target or ``None``.
-        prepared: Targets the ingress should connect to before they are used.
         draining: Applications whose in-flight count the controller waits for.
     """
 
@@ -83,7 +82,6 @@ class RouteTable:
     default_task: str = ""
     routes: Mapping[str, Route] = field(default_factory=dict)
     models: Mapping[str, Target | None] = field(default_factory=dict)
-    prepared: tuple[Target, ...] = ()
     draining: tuple[str, ...] = ()
 
     def to_doc(self) -> dict[str, Any]:
@@ -105,7 +103,6 @@ class RouteTable:
                 for task, r in doc["routes"].items()
             },
             models={model: target(value) for model, value in doc["models"].items()},
-            prepared=tuple(Target(**value) for value in doc["prepared"]),
             draining=tuple(doc["draining"]),
         )
 
@@ -114,7 +111,7 @@ class RouteTable:
         found = [t for t in self.models.values() if t]
         for route in self.routes.values():
             found += [t for t in (route.active, route.fallback) if t]
-        return {t.app: t for t in (*found, *self.prepared)}
+        return {t.app: t for t in found}
 
 
 def with_model(
@@ -140,7 +137,6 @@ def with_model(
         table,
         models=models,
         routes=routes,
-        prepared=tuple(t for t in table.prepared if t.app in known),
         draining=tuple(app for app in table.draining if app in known),
     )
 
