@@ -224,3 +224,22 @@ def test_rows_show_what_is_missing_as_nothing():
     row = {"model": "a", "engine": "e", "state": "unloaded", "generation": None,
            "memory_bytes": 0, "load_s": None, "serves": []}  # fmt: skip
     assert model_rows([row]) == [("a", "e", "unloaded", None, None, None, "")]
+
+
+def test_replay_prints_the_shares_and_names_the_line_of_a_bad_file(tmp_path):
+    good = tmp_path / "results.csv"
+    rows = [
+        f"t,p{n},{model},{quality}" for n in range(4) for model, quality in (("a", 1), ("b", 0))
+    ]
+    good.write_text("task_type,prompt_id,model,quality\n" + "\n".join(rows))
+    bad = tmp_path / "bad.csv"
+    bad.write_text("task_type,prompt_id,model,quality\nt,p1,a,high\n")
+
+    answer = invoke("replay", str(good), "--per-task", "40", "--seeds", "1", "--json")
+    refused = hotswap("replay", str(bad))
+
+    report = json.loads(answer.stdout)
+    assert (report["random"]["mean"], report["oracle"]["mean"]) == (0.5, 1.0)
+    assert report["achieved"]["mean"] > 0.8
+    assert refused.returncode == 1
+    assert "bad.csv, line 2" in refused.stderr
