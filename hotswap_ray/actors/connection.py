@@ -71,7 +71,12 @@ class ServeConnection:
         done = False
         try:
             async for item in response:
-                yield item
+                if isinstance(item, tuple):  # the last frame and what the answer took
+                    frame, *usage = item
+                    yield frame
+                    yield tuple(usage)
+                else:
+                    yield item
             done = True
         finally:
             if not done:

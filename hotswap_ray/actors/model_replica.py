@@ -85,12 +85,13 @@ class ModelReplica:
 
     async def stream(
         self, endpoint: Endpoint, body: dict[str, Any]
-    ) -> AsyncIterator[bytes | tuple[int, int, int]]:
+    ) -> AsyncIterator[bytes | tuple[bytes, int, int, int]]:
         """Answer in server-sent events.
 
         Yields:
-            Frames as bytes and, last, ``(prompt tokens, answer tokens, memory bytes)``.
-            A stream without that last item was cut short.
+            Frames as bytes and, last, the last frame with prompt tokens, answer tokens and
+            memory in bytes, as one item: each costs as much as a small answer. A stream
+            without that last item was cut short.
         """
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         usage: dict[str, int] = {}
@@ -115,8 +116,8 @@ class ModelReplica:
                     yield b"".join(buffer)
                     buffer.clear()
         buffer.append(b"data: [DONE]\n\n")
-        yield b"".join(buffer)
         yield (
+            b"".join(buffer),
             usage.get("prompt_tokens", 0),
             usage.get("completion_tokens", 0),
             self._memory_bytes(),

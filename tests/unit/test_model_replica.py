@@ -91,7 +91,8 @@ async def made(**spec):
 
 
 async def frames(replica, **body):
-    return [item async for item in replica.stream("chat/completions", {**BODY, **body})]
+    items = [item async for item in replica.stream("chat/completions", {**BODY, **body})]
+    return [*items[:-1], items[-1][0], items[-1][1:]]  # the usage comes with the last frame
 
 
 def events_of(frame):
