@@ -4,7 +4,7 @@ The bare application is what one writes by hand: a FastAPI ingress that calls a 
 deployment through a handle and passes its bytes on. It has the same engine, body, flags and
 number of ingress replicas. Both are measured in turn (A B A B ...), warmed up.
 
-    python benchmarks/overhead.py [--rounds 5] [--seconds 4]
+    python benchmarks/overhead.py [--rounds 9] [--seconds 2]
 
 Keys: ``throughput_ratio`` (requests per second at concurrency 16, ours through bare, the
 median of the rounds), ``added_p50_ms`` (at concurrency 1), ``stream_throughput_ratio`` (an
@@ -165,8 +165,8 @@ class Sides:
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--ingress-replicas", type=int, default=2)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
