@@ -192,11 +192,17 @@ class Tour:
 
     def _ended(self, record: dict[str, Any]) -> dict[str, Any]:
         self.records.append(record)
-        facts = record["facts"]
-        told = {key: facts[key] for key in ("golden", "commit_ms", "rollback_ms") if key in facts}
+        facts, old, new = record["facts"], record["from_model"], record["to_model"]
+        if record["phase"] == "rolled_back":
+            old, new = new, old
+        names = {
+            "golden": "golden prompts {}",
+            "commit_ms": "commit {:.0f} ms",
+            "rollback_ms": "whole rollback {:.0f} ms",
+        }
+        told = [text.format(facts[name]) for name, text in names.items() if name in facts]
         self._console.print(
-            f"  {record['from_model']} -> {record['to_model']}: {record['phase']}"
-            f" ({record['reason']}) {told or ''} {record['error']}"
+            f"  {old} -> {new}: {record['phase']}; {', '.join([record['reason'], *told])}"
         )
         return record
 
@@ -235,15 +241,15 @@ def main() -> int:
         traffic = Traffic(url)
         tour = Tour(arbiter, traffic, console)
         traffic.start()
-        tour.some_traffic("Every task begins on its configured model", 60)
+        tour.some_traffic("Every task begins on its configured model", 40)
         tour.swap("translate_fr", "quality")
-        tour.some_traffic("translate_fr is served by the full model", 60)
+        tour.some_traffic("translate_fr is served by the full model", 40)
         tour.rollback("translate_fr")
-        tour.some_traffic("and back: one commit of the route table", 30)
+        tour.some_traffic("and back: one commit of the route table", 20)
         crashed = tour.swap_with_a_crash("capitals", "quality")
-        tour.some_traffic("capitals moved on, whoever drove the swap", 60)
+        tour.some_traffic("capitals moved on, whoever drove the swap", 40)
         tour.refused("translate_fr", "fast")
-        tour.some_traffic("At the end", 30)
+        tour.some_traffic("At the end", 20)
         traffic.end()
         return summary(console, traffic, tour, crashed, time.monotonic() - started)
 
