@@ -17,9 +17,9 @@ pseudo-samples. The estimate of a cell is then
 with ``spread^2`` the sum of ``tau^2`` and the variances of the estimated effects (little is
 extrapolated from few cells) and ``sigma`` the spread of rewards within a task (Casella, An
 introduction to empirical Bayes data analysis, 1985; Efron and Morris 1975). The effects are
-ridge estimates found by backfitting; the variances are estimated by moments (DerSimonian
-and Laird 1986), each pulled to a weak default by a few pseudo-observations, so that little
-data gives no zero.
+ridge estimates found by backfitting; their variances by moments (Fellner, Robust estimation of
+variance components, 1986), each pulled to a weak default by a few pseudo-observations, so
+that little data gives no zero.
 """
 
 from __future__ import annotations
@@ -123,8 +123,6 @@ def learn(
     mean = np.where(seen, mean, 0.0)
     sigma2 = _within(weight, variance)
     noise = sigma2[:, None] / np.maximum(weight, 1e-9)
-    cells = int(seen.sum())
-    freedom = max(cells - tasks - models + 1, 0)
     family = _families(parents, tasks)
     level, slope = np.full((tasks, 1), 0.5), np.ones((tasks, 1))
     model, related, tau2 = np.zeros((1, models)), np.zeros((tasks, models)), TAU2
@@ -142,10 +140,18 @@ def learn(
         slope = np.maximum(slope, 0.1)
         if family is not None:
             related = _ridge(trust, mean - level - slope * model, family)
-        left = (mean - level - slope * model - related) ** 2 - noise
-        power = trust**2
-        squares = float((power * left).sum() / max(float(power.sum()), 1e-12)) * cells
-        tau2 = min(max((squares + TAU2 * TAU2_MASS) / (freedom + TAU2_MASS), 1e-4), 0.25)
+        # Variance of what the effects leave (Fellner 1986): u'u over its degrees of freedom,
+        # less those that the ridge estimates used up.
+        by_task, by_model = trust.sum(1), (trust * slope**2).sum(0)
+        by_slope = (trust * model**2).sum(1)
+        used = sum(
+            float((found / (found + 1 / spread2)).sum())
+            for found, spread2 in ((by_task, LEVEL2), (by_model, EFFECT2), (by_slope, SLOPE2))
+        )
+        own = tau2 * trust * (mean - level - slope * model - related)
+        freedom = max(tau2 * float(trust.sum()) - used, 0.0)
+        tau2 = (float((own**2).sum()) + TAU2 * TAU2_MASS) / (freedom + TAU2_MASS)
+        tau2 = min(max(tau2, 1e-4), 0.25)
     trust = np.where(seen, 1 / (tau2 + noise), 0.0)
     of_level = 1 / (trust.sum(1, keepdims=True) + 1 / LEVEL2)
     of_model = 1 / ((trust * slope**2).sum(0, keepdims=True) + 1 / EFFECT2)

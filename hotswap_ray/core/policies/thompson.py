@@ -33,7 +33,7 @@ class Thompson:
     """
 
     def __init__(
-        self, width: float = 0.8, explore: float = 0.5, shortest: int = 4, longest: int = 8
+        self, width: float = 0.7, explore: float = 0.4, shortest: int = 4, longest: int = 8
     ) -> None:
         if not 0 < width <= 10 or not 0 < explore <= 1 or not 1 <= shortest <= longest:
             raise TypeError(
@@ -54,7 +54,8 @@ class Thompson:
                     self._left -= 1
                     return self._arm
         arms = list(snapshot.arms)
-        if all(arm.belief == arms[0].belief for arm in arms):
+        tied = len(arms) > 1 and all(arm.belief == arms[0].belief for arm in arms)
+        if tied:
             rng.shuffle(arms)  # else a tie would always fall to the first one
         chosen, highest = arms[0], float("-inf")
         for arm in arms:
@@ -64,7 +65,7 @@ class Thompson:
             if draw > highest:
                 chosen, highest = arm, draw
         self._arm = chosen.model
-        likely = chosen.belief >= best(arms).belief
+        likely = best(arms) is chosen and not tied
         self._left = (self.longest if likely else self.shortest) - 1
         return self._arm
 

@@ -39,7 +39,7 @@ class Threshold:
         arms = {arm.model: arm for arm in snapshot.arms}
         if self._active not in arms:
             start = snapshot.active
-            self._active = start if start in arms else snapshot.arms[0].model
+            self._active = start if start in arms else rng.choice(snapshot.arms).model
             self._since = 0
         active = arms[str(self._active)]
         if self._since >= self.cooldown and self._disappoints(active, snapshot.quality_target):
