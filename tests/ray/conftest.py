@@ -104,5 +104,9 @@ def system(tmp_path_factory):
     app.start(settings)
     running = System(settings)
     wait_until(lambda: running.http.get("/readyz").status_code == 200, what="ready")
+    wait_until(
+        lambda: {row["state"] for row in running.controller("status")["models"]} == {"ready"},
+        what="both models loaded",
+    )
     yield running
     ray.shutdown()
