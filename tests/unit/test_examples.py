@@ -131,7 +131,9 @@ def test_ray_accepts_the_cluster_file():
     validate_config(prepared)
     for commands in ("head_start_ray_commands", "worker_start_ray_commands"):
         start = prepared[commands][-1]
-        assert "export RAY_SERVE_ENABLE_HA_PROXY=1 RAY_SERVE_THROUGHPUT_OPTIMIZED=1;" in start
+        for flag in ("ENABLE_HA_PROXY=1", "THROUGHPUT_OPTIMIZED=1"):
+            assert f"RAY_SERVE_{flag}" in start
+        assert "RAY_worker_niceness=0" in start
         assert "ray start" in start
 
 
