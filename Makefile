@@ -72,7 +72,7 @@ format: $(INSTALLED)  ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .
 
 bench: setup  ## All benchmarks; each prints one JSON object last
-	@for file in overhead swap_under_load learnings; do \
+	@for file in overhead swap_under_load learnings decisions; do \
 	  echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 clean:  ## Remove the environments and caches of this checkout

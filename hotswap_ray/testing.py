@@ -1,4 +1,4 @@
-"""Public helpers for tests: the contract that every engine keeps.
+"""Public helpers for tests: the contracts that every engine and every policy keep.
 
 A third party's engine is right when this passes::
 
@@ -16,6 +16,9 @@ from typing import Any
 from hotswap_ray.core.errors import EngineError, InvalidRequest, NotSupported
 from hotswap_ray.core.types import Endpoint
 from hotswap_ray.engines.base import Engine
+from hotswap_ray.testing_policies import check_policy
+
+__all__ = ["check_engine", "check_policy"]
 
 ENDPOINTS: tuple[Endpoint, ...] = ("chat/completions", "completions")
 

@@ -4,7 +4,7 @@ import asyncio
 import socket
 
 import pytest
-from engine_server import serving
+from .engine_server import serving
 
 from hotswap_ray.core.errors import (
     EngineError,

@@ -20,7 +20,7 @@ MODULES = {
 
 LAYERS = [
     {"core"},
-    {"engines", "config", "store"},
+    {"engines", "config", "store", "replay"},
     {"actors"},
     {"web"},
     {"app"},
