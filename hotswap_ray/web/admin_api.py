@@ -187,7 +187,7 @@ class AdminApi:
         """Server-sent events from ``Last-Event-ID`` on, until the client leaves."""
         last = {"after_id": header(scope, b"last-event-id") or _query(scope).get("after_id", "")}
         after_id = _number(last, "after_id", 0, most=2**62)
-        await send({"type": "http.response.start", "status": 200, "headers": SSE})
+        await send({"type": "http.response.start", "status": 200, "headers": [*SSE]})
         gone = asyncio.ensure_future(_until_gone(receive))
         said_s = float("-inf")  # a first byte at once, so that the client sees it is connected
         try:

@@ -37,10 +37,11 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[bytes, bytes]]
 
 JSON = (b"content-type", b"application/json")
-SSE: Headers = [
+# A tuple: Serve's own middleware appends to the list of headers that it is given.
+SSE = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
-]
+)
 log = logging.getLogger("hotswap.http")
 
 

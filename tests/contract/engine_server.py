@@ -76,6 +76,7 @@ def serving():
     def serve(engine, **options):
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
+        listener.listen()  # a client may come before the server's thread does
         config = uvicorn.Config(
             serve_app(engine, **options),
             log_level="critical",

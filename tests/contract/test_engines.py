@@ -4,7 +4,6 @@ import asyncio
 import socket
 
 import pytest
-from .engine_server import serving
 
 from hotswap_ray.core.errors import (
     EngineError,
@@ -20,6 +19,8 @@ from hotswap_ray.engines.llama_cpp import LlamaCppEngine
 from hotswap_ray.engines.openai import OpenAIEngine
 from hotswap_ray.engines.simulated import SimulatedEngine
 from hotswap_ray.testing import body_of, check_engine, text_of
+
+from .engine_server import serving
 
 
 @pytest.fixture

@@ -28,7 +28,12 @@ LAYERS = [
 ]
 """From the ground up: a module may import from its own layer and from those below."""
 
-HELPERS = {"migrations": "store", "testing": "engines", "fewshot": "core"}
+HELPERS = {
+    "migrations": "store",
+    "testing": "engines",
+    "testing_policies": "core",
+    "fewshot": "core",
+}
 """Top-level modules that belong to a layer without being named after it."""
 
 ROOF = len(LAYERS)
