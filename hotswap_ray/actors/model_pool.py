@@ -172,20 +172,14 @@ class ModelPool:
         return (await self._fleet.free()).lacks(need)
 
     async def _bring_up(self, spec: ModelSpec, begun: Generation | None) -> Generation:
-        if begun is None:
-            number = await asyncio.to_thread(self._store.next_generation, spec.id)
-            begun = Generation(spec.id, number)
-            await self._save(begun)
+        starting = asyncio.ensure_future(self._begin(spec, begun))
         try:
-            await self._fleet.deploy(spec, begun.generation, self._config.swap.load_nice)
+            begun = await asyncio.shield(starting)
             await until_running(self._fleet, spec, begun)
             seen = await ask(self._fleet, begun, "ping", spec.load_timeout_s)
         except BaseException:
             # Also on cancellation (an abort): whatever was started must not stay.
-            try:
-                await asyncio.shield(self._remove(begun))
-            except HotswapError as error:
-                log.error("%s is left behind: %s", begun.app, error)
+            await asyncio.shield(self._give_up(spec.id, starting))
             raise
         self.measured_bytes[spec.id] = seen["memory_bytes"]
         ready = replace(
@@ -194,6 +188,22 @@ class ModelPool:
         await self._save(ready)
         await self._announce(ready)
         return ready
+
+    async def _begin(self, spec: ModelSpec, begun: Generation | None) -> Generation:
+        if begun is None:
+            number = await asyncio.to_thread(self._store.next_generation, spec.id)
+            begun = Generation(spec.id, number)
+            await self._save(begun)
+        await self._fleet.deploy(spec, begun.generation, self._config.swap.load_nice)
+        return begun
+
+    async def _give_up(self, model: str, starting: asyncio.Future[Generation]) -> None:
+        await asyncio.wait({starting})  # its thread deploys although nobody waits any more
+        if begun := self.generations.get(model):
+            try:
+                await self._remove(begun)
+            except HotswapError as error:
+                log.error("%s is left behind: %s", begun.app, error)
 
     async def _is_ending(self, generation: Generation) -> bool:
         state = await state_of(self._fleet, generation)

@@ -14,8 +14,8 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.strategy import Room
-
-from .fakes import MIB, make_config, make_world, quick_polls
+from tests.unit.fakes import MIB
+from tests.unit.world import make_config, make_world, quick_polls
 
 
 @pytest.fixture(autouse=True)
@@ -177,3 +177,27 @@ def test_each_ingress_replica_gets_its_share_of_all_replicas_of_a_model():
         resources={"autoscale": {"min_replicas": 1, "max_replicas": 3}},
     )
     assert target_of(spec, Generation("m", 2), 2).limit == 7
+
+
+async def test_an_abort_while_serve_is_being_asked_leaves_nothing(tmp_path):
+    world = await make_world(tmp_path)
+    deploy, asked, go_on = world.fleet.deploy, asyncio.Event(), asyncio.Event()
+
+    async def in_a_thread(*args):  # a thread goes on when its caller is cancelled
+        async def work():
+            asked.set()
+            await go_on.wait()
+            await deploy(*args)
+
+        await asyncio.shield(work())
+
+    world.fleet.deploy = in_a_thread
+    swap_id = (await world.controller.swap("t", "b"))["swap_id"]
+    await asked.wait()
+    abort = asyncio.create_task(world.controller.signal(swap_id, "abort"))
+    await asyncio.sleep(0.02)
+    go_on.set()
+    await abort
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "failed"
+    assert ("deploy", "m-b-g1") in world.fleet.log
+    assert world.nothing_is_left_of("b")

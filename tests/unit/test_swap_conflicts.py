@@ -15,8 +15,8 @@ from hotswap_ray.core.errors import (
     NotSupported,
 )
 from hotswap_ray.core.strategy import Room
-
-from .fakes import MIB, World, make_config, make_world, quick_polls
+from tests.unit.fakes import MIB
+from tests.unit.world import World, make_config, make_world, quick_polls
 
 EVENT_BYTES = 1024
 LONG = "n" * 63

@@ -9,8 +9,8 @@ import pytest
 from hotswap_ray.core.errors import IllegalTransition
 from hotswap_ray.core.strategy import Room
 from hotswap_ray.core.swap import TERMINAL, TRANSITIONS, Phase
-
-from .fakes import MIB, Crash, FakeIngress, World, make_config, make_world, quick_polls
+from tests.unit.fakes import MIB, FakeIngress
+from tests.unit.world import Crash, World, make_config, make_world, quick_polls
 
 ALONE = {"t": {"model": "a"}}
 GOLDEN = {"prompt": "say right", "check": {"kind": "contains", "value": "right"}}

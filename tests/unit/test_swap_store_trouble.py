@@ -3,8 +3,7 @@
 import pytest
 
 from hotswap_ray.core.errors import StoreError
-
-from .fakes import World, make_config, make_world, quick_polls
+from tests.unit.world import World, make_config, make_world, quick_polls
 
 
 @pytest.fixture(autouse=True)
