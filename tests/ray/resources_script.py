@@ -17,6 +17,7 @@ CONFIG = """
 models: {{a: {{engine: simulated, resources: {{num_cpus: 0}}}}}}
 tasks: {{t: {{model: a}}}}
 server: {{port: {port}}}
+cluster: {{ha_proxy: false, throughput_optimized: false}}
 store: {{url: "sqlite:///{store}"}}
 swap: {{load_wait_s: 0.5, bake_s: 0}}
 """

@@ -16,6 +16,7 @@ models:
   r: {{engine: simulated, resident: true, resources: {{num_cpus: 0}}}}
 tasks: {{t: {{model: a}}}}
 server: {{port: {port}, ingress_replicas: 1}}
+cluster: {{ha_proxy: false, throughput_optimized: false}}
 store: {{url: "sqlite:///{store}"}}
 swap: {{bake_s: 0}}
 learning: {{flush_s: 0.05}}

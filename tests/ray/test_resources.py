@@ -1,6 +1,7 @@
 """CPUs, GPUs, accelerator types, sharding and replicas on a Ray with four logical GPUs."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,8 @@ from tests.ray.conftest import free_port
 pytestmark = pytest.mark.ray
 
 SCRIPT = Path(__file__).with_name("resources_script.py")
+# The session's own ports and flags are not for another Ray.
+OWN_ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("RAY_SERVE_")}
 
 
 @pytest.fixture(scope="module")
@@ -23,6 +26,7 @@ def found():
         text=True,
         timeout=240,
         check=False,
+        env=OWN_ENVIRONMENT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads(done.stdout.splitlines()[-1])

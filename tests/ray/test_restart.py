@@ -1,6 +1,7 @@
 """The whole of Ray killed at once, and started again on the same store."""
 
 import json
+import os
 import subprocess
 import sys
 from contextlib import contextmanager, suppress
@@ -14,6 +15,8 @@ from tests.ray.conftest import free_port
 pytestmark = pytest.mark.ray
 
 SCRIPT = Path(__file__).with_name("restart_script.py")
+# The session's own ports and flags are not for another Ray.
+OWN_ENVIRONMENT = {k: v for k, v in os.environ.items() if not k.startswith("RAY_SERVE_")}
 
 
 @contextmanager
@@ -23,6 +26,7 @@ def life(name, store):
         [sys.executable, str(SCRIPT), name, str(free_port()), str(store)],
         stdout=subprocess.PIPE,
         text=True,
+        env=OWN_ENVIRONMENT,
     )
     try:
         yield json.loads(next(line for line in process.stdout if line.startswith("{")))
