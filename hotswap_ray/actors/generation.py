@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from hotswap_ray.core.routes import Target, app_name
 from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.engines.base import load_engine_class
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,15 @@ def target_of(spec: ModelSpec, generation: Generation, ingress_replicas: int) ->
         >>> target_of(spec, Generation("a", 1), ingress_replicas=2).limit
         5
     """
-    scale = spec.resources.autoscale
-    replicas = scale.max_replicas if scale else spec.resources.replicas
-    total = spec.max_ongoing_requests * replicas + spec.max_queued_requests
+    resources = spec.resources
+    total = spec.max_ongoing_requests * resources.max_replicas + spec.max_queued_requests
     share = math.ceil(total / ingress_replicas)
     return Target(spec.id, generation.generation, share, spec.context_tokens)
+
+
+def can_sleep(spec: ModelSpec) -> bool:
+    """Whether a model can give memory back without ending.
+
+    Only with one replica: a handle reaches one, and half a model asleep answers wrongly.
+    """
+    return spec.resources.max_replicas == 1 and load_engine_class(spec.engine).can_sleep(spec)

@@ -17,7 +17,7 @@ from typing import Literal
 
 from hotswap_ray.actors.application import ask, end, state_of, until_running
 from hotswap_ray.actors.fleet import Fleet, room_of
-from hotswap_ray.actors.generation import Generation, target_of
+from hotswap_ray.actors.generation import Generation, can_sleep, target_of
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import (
@@ -116,8 +116,8 @@ class ModelPool:
         return "" if generation.state == "ready" else generation.state
 
     def can_sleep(self, model: str) -> bool:
-        """Whether a model's engine can give memory back without ending."""
-        return load_engine_class(self.spec(model).engine).can_sleep(self.spec(model))
+        """Whether a model can give memory back without ending."""
+        return can_sleep(self.spec(model))
 
     def users(self, model: str) -> list[str]:
         """Tasks that ``model`` serves now."""
@@ -240,7 +240,9 @@ class ModelPool:
         """
         spec = self.spec(model)
         if not self.can_sleep(model):
-            raise NotSupported(f"model {model!r}: engine {spec.engine} cannot sleep")
+            raise NotSupported(
+                f"model {model!r} cannot sleep: engine {spec.engine} does not, or it has replicas"
+            )
         async with self._locks[model]:
             generation = self.generations.get(model)
             if generation is None or generation.state in ("loading", "stopping"):

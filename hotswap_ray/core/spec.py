@@ -62,6 +62,11 @@ class Resources(Strict):
         """Replicas that must run before the model counts as loaded."""
         return max(1, self.autoscale.min_replicas) if self.autoscale else self.replicas
 
+    @property
+    def max_replicas(self) -> int:
+        """Most replicas that may run at once."""
+        return self.autoscale.max_replicas if self.autoscale else self.replicas
+
 
 class ModelSpec(Strict):
     """One model: its weights, the engine that serves it and what that may use."""

@@ -7,7 +7,9 @@ are committed in groups, so that this costs one sync per flush and not per row.
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -29,6 +31,8 @@ from hotswap_ray.store.schema import counters
 MIGRATIONS = Path(__file__).parent.parent / "migrations"
 MIGRATION_LOCK = 0x686F7473776170  # "hotswap": one advisory lock for all who open
 BUSY_TIMEOUT_S = 5.0
+REOPEN_S = 1.0
+log = logging.getLogger("hotswap.store")
 
 SENTENCES = (
     ("readonly", "the store is read-only; make {where} writable"),
@@ -105,7 +109,7 @@ class Database:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Travels to an actor as its URL, and opens again there."""
-        return type(self), (self._url,)
+        return _reopen, (type(self), self._url)
 
     @property
     def is_postgres(self) -> bool:
@@ -248,3 +252,17 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 def _begin_sqlite(connection: Connection) -> None:
     reads = connection.get_execution_options().get("hotswap_read")
     connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _reopen(kind: type[Database], url: str) -> Database:
+    """Open a store that was open elsewhere, however long it takes.
+
+    An actor that restarts while its store refuses must wait for it: one whose constructor
+    raises is not started again.
+    """
+    while True:
+        try:
+            return kind(url)
+        except StoreError as error:
+            log.error("waiting for the store: %s", error)
+            time.sleep(REOPEN_S)

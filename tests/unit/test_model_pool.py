@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from hotswap_ray.actors.generation import Generation, target_of
+from hotswap_ray.actors.generation import Generation, can_sleep, target_of
 from hotswap_ray.core.errors import (
     EngineLoadFailed,
     EngineTimeout,
@@ -201,3 +201,11 @@ async def test_an_abort_while_serve_is_being_asked_leaves_nothing(tmp_path):
     assert (await world.controller.wait(swap_id, 10))["phase"] == "failed"
     assert ("deploy", "m-b-g1") in world.fleet.log
     assert world.nothing_is_left_of("b")
+
+
+@pytest.mark.parametrize("resources", [{"replicas": 2}, {"autoscale": {"max_replicas": 3}}])
+def test_a_model_with_several_replicas_cannot_sleep(resources):
+    one = ModelSpec(id="m", engine="simulated")
+    many = ModelSpec(id="m", engine="simulated", resources=resources)
+
+    assert (can_sleep(one), can_sleep(many)) == (True, False)
