@@ -60,7 +60,9 @@ test-vllm:  ## Real vLLM on CPU, in an environment of its own (5 GB, minutes)
 	@.venv-vllm/bin/python -m pytest tests/vllm -m vllm -q
 
 test-postgres: $(INSTALLED)  ## The store's suite on a throwaway PostgreSQL server
-	@url=$$(.ci/postgres) && HOTSWAP_TEST_POSTGRES_URL=$$url $(BIN)/python -m pytest tests/unit -m postgres -q
+	@said=$$(mktemp); url=$$(.ci/postgres 2>$$said) || { cat $$said; exit 1; }; \
+	  HOTSWAP_TEST_POSTGRES_URL=$$url $(BIN)/python -m pytest tests/unit -m postgres -q; status=$$?; \
+	  .ci/postgres stop "$$(sed -n 's/^folder: //p' $$said)"; exit $$status
 
 check: $(INSTALLED)  ## Lint, format, types, import direction, documents
 	@$(BIN)/ruff check .
