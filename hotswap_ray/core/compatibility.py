@@ -38,11 +38,6 @@ class Report:
         """Gaps that refuse the swap in every mode."""
         return tuple(gap for gap in self.gaps if gap.severity == "error")
 
-    @property
-    def warnings(self) -> tuple[Gap, ...]:
-        """Gaps an operator may accept."""
-        return tuple(gap for gap in self.gaps if gap.severity == "warning")
-
     def accepts(self, strict: bool) -> bool:
         """Whether the candidate may go on.
 

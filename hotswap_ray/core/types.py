@@ -22,15 +22,6 @@ class Decision(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one answer, and the memory of the replica that gave it."""
-
-    tokens_in: int = 0
-    tokens_out: int = 0
-    memory_bytes: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class Outcome:
     """What became of one request, as the ingress saw it.
 
