@@ -6,8 +6,7 @@ one run reports everything: names that must exist, engine options, and what pyda
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -15,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from hotswap_ray import config_docs, config_yaml
 from hotswap_ray.core.errors import ConfigError, NotFound
+from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import NAME_PATTERN, ModelSpec
 from hotswap_ray.engines.base import load_engine_class
 
@@ -34,12 +34,12 @@ def references(data: Mapping[str, Any]) -> Iterator[Found]:
         names = {role: mapping(task).get(role) for role in ("model", "fallback")}
         for role, name in names.items():
             if isinstance(name, str) and name not in models:
-                yield ("tasks", key, role), f"no model {name!r}{_hint(name, models)}"
+                yield ("tasks", key, role), f"no model {name!r}{did_you_mean(name, models)}"
         if names["fallback"] is not None and names["fallback"] == names["model"]:
             yield ("tasks", key, "fallback"), "is the task's own model; name another"
     default = data.get("default_task")
     if isinstance(default, str) and default and default not in tasks:
-        yield ("default_task",), f"no task {default!r}{_hint(default, tasks)}"
+        yield ("default_task",), f"no task {default!r}{did_you_mean(default, tasks)}"
 
 
 def engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
@@ -92,7 +92,9 @@ def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
     match item["type"]:
         case "extra_forbidden":
             known = config_docs.known_keys(root, path[:-1])
-            return "unknown key" + (_hint(str(path[-1]), known) or f"; known: {', '.join(known)}")
+            return "unknown key" + (
+                did_you_mean(str(path[-1]), known) or f"; known: {', '.join(known)}"
+            )
         case "missing":
             return "missing; it is required"
         case "string_pattern_mismatch" if item["ctx"]["pattern"] == NAME_PATTERN:
@@ -103,11 +105,6 @@ def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
             return item["msg"].removeprefix("Value error, ")
         case _:
             return item["msg"].replace("Input should", "should")
-
-
-def _hint(name: str, known: Collection[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

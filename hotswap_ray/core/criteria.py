@@ -6,7 +6,6 @@ that the caller stated. What was never measured does not exclude a model.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any, NamedTuple
@@ -14,6 +13,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from hotswap_ray.core.errors import Incompatible, InvalidRequest
+from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Criteria
 
@@ -55,9 +55,8 @@ def parse_criteria(value: Criteria | Mapping[str, Any] | None) -> Criteria:
     known = [field.name for field in fields(Criteria)]
     for name in given:
         if name not in known:
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-            raise InvalidRequest(f"criteria: unknown field {name!r}; {hint}")
+            hint = did_you_mean(str(name), known) or f"; known: {', '.join(known)}"
+            raise InvalidRequest(f"criteria: unknown field {name!r}{hint}")
     try:
         criteria = _CRITERIA.validate_python({"task_type": "", **given})
     except ValidationError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -11,6 +10,7 @@ from typing import Any
 from hotswap_ray.core.errors import NotFound
 from hotswap_ray.core.evidence import Cell, Evidence, group
 from hotswap_ray.core.learnings import TaskKnowledge
+from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.types import Outcome
 
@@ -89,9 +89,7 @@ class Learned:
         """
         known = self.knowledge.get(task)
         if known is None:
-            close = difflib.get_close_matches(task, self.knowledge, n=1)
-            hint = f"; did you mean {close[0]!r}?" if close else ""
-            raise NotFound(f"unknown task {task!r}{hint}")
+            raise NotFound(f"unknown task {task!r}{did_you_mean(task, self.knowledge)}")
         return known
 
     def refresh(self, task: str, now_s: float) -> TaskKnowledge:

@@ -6,12 +6,12 @@ by the controller alone; an ingress replica only replaces its reference.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
+from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.types import Decision
 
 AUTO = "auto"
@@ -242,6 +242,5 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> str:
         "unknown model 'qwen7'; did you mean 'qwen-7b'?"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(names) or 'none'}"
-    return f"unknown {kind} {name!r}; {hint}"
+    hint = did_you_mean(name, names) or f"; known: {', '.join(names) or 'none'}"
+    return f"unknown {kind} {name!r}{hint}"

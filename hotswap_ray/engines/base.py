@@ -6,7 +6,6 @@ by the entry point group ``hotswap_ray.engines``; ``testing.check_engine`` is th
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import AsyncIterator
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -15,6 +14,7 @@ from typing import Any, ClassVar, Protocol, cast
 from pydantic import BaseModel, ValidationError
 
 from hotswap_ray.core.errors import ConfigError, NotFound
+from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.types import Endpoint
 
@@ -112,8 +112,7 @@ def load_engine_class(name: str) -> type[Engine]:
         target = name
     if target is None:
         known = sorted({*BUILT_IN, *plugins})
-        close = difflib.get_close_matches(name, known, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = did_you_mean(name, known)
         raise NotFound(f"unknown engine {name!r}{hint} Known engines: {', '.join(known)}.")
     module, _, attribute = target.partition(":")
     return cast("type[Engine]", getattr(import_module(module), attribute))
@@ -134,12 +133,8 @@ def parse_options(engine: type[Any], spec: ModelSpec) -> Any:
             where = ".".join(str(part) for part in item["loc"])
             text = item["msg"]
             if item["type"] == "extra_forbidden":
-                close = difflib.get_close_matches(where, known, n=1)
-                text = (
-                    f"unknown option; did you mean {close[0]!r}?"
-                    if close
-                    else (f"unknown option; known: {', '.join(known)}")
-                )
+                hint = did_you_mean(where, known) or f"; known: {', '.join(known)}"
+                text = f"unknown option{hint}"
             lines.append(f"models.{spec.id}.options.{where}: {text}")
         raise ConfigError("\n".join(lines)) from None
 
