@@ -19,8 +19,10 @@ from pydantic_core import PydanticCustomError
 
 from hotswap_ray import config_docs, config_yaml
 from hotswap_ray.config_checks import engine_problems, explain, mapping, references
+from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import ConfigError
-from hotswap_ray.core.spec import ModelSpec, Name, Strict, TaskSpec
+from hotswap_ray.core.spec import ModelSpec, TaskSpec
+from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.engines.base import BUILT_IN, load_engine_class
 
 
@@ -136,6 +138,18 @@ class LearningConfig(Strict):
     retention_s: float = Field(
         30 * 86_400, ge=60, le=10 * 366 * 86_400, description="Age at which outcomes are deleted."
     )
+    feedback_share: float = Field(
+        0.34,
+        gt=0,
+        le=1,
+        description="Most of a test's scores that one API key may give; 1 trusts each key alone.",
+    )
+    feedback_per_minute: int = Field(
+        600, ge=1, le=10**6, description="Scores that one API key may give; beyond it 429."
+    )
+    check_timeout_s: float = Field(
+        2, ge=0.05, le=60, description="Time one answer's checks may take; then it is not judged."
+    )
 
 
 class StoreConfig(Strict):
@@ -190,6 +204,10 @@ class Config(Strict):
     server: ServerConfig = Field(default_factory=lambda: ServerConfig())
     swap: SwapConfig = Field(default_factory=lambda: SwapConfig())
     learning: LearningConfig = Field(default_factory=lambda: LearningConfig())
+    autoswap: AutoswapSpec = Field(
+        default_factory=lambda: AutoswapSpec(),
+        description="How tasks get their models by themselves; a task may override each.",
+    )
     store: StoreConfig = Field(default_factory=lambda: StoreConfig())
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
 
@@ -216,6 +234,8 @@ class Config(Strict):
         if found := list(references(data)):
             text = "; ".join(f"{config_yaml.dotted(path)}: {text}" for path, text in found)
             raise PydanticCustomError("references", "{text}", {"text": text})
+        for task in self.tasks.values():
+            task.autoswap_with(self.autoswap)  # raises where the two do not fit together
         return self
 
 

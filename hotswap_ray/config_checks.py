@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from hotswap_ray import config_docs, config_yaml
 from hotswap_ray.core.errors import ConfigError, NotFound
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.spec import NAME_PATTERN, ModelSpec
+from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.core.strict import NAME_PATTERN
 from hotswap_ray.engines.base import load_engine_class
 
 Found = tuple[config_yaml.Path, str]
@@ -35,6 +36,13 @@ def references(data: Mapping[str, Any]) -> Iterator[Found]:
         for role, name in names.items():
             if isinstance(name, str) and name not in models:
                 yield ("tasks", key, role), f"no model {name!r}{did_you_mean(name, models)}"
+        tried = mapping(mapping(task).get("autoswap")).get("candidates")
+        for name in tried if isinstance(tried, list) else ():
+            if isinstance(name, str) and name not in models:
+                yield (
+                    ("tasks", key, "autoswap", "candidates"),
+                    f"no model {name!r}{did_you_mean(name, models)}",
+                )
         if names["fallback"] is not None and names["fallback"] == names["model"]:
             yield ("tasks", key, "fallback"), "is the task's own model; name another"
     default = data.get("default_task")

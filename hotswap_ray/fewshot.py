@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hotswap_ray.core.spec import Check, GoldenPrompt
+from hotswap_ray.core.golden import Check, GoldenPrompt
 
 
 @dataclass(frozen=True, slots=True)

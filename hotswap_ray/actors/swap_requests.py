@@ -17,7 +17,7 @@ from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config, SwapConfig
 from hotswap_ray.config_checks import problems
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, NothingToRollBack
-from hotswap_ray.core.spec import NAME_PATTERN
+from hotswap_ray.core.strict import NAME_PATTERN
 from hotswap_ray.core.swap import Event, Phase, Swap, may
 from hotswap_ray.store import Store
 

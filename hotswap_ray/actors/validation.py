@@ -12,7 +12,8 @@ from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.generation import Generation
 from hotswap_ray.core.checkers import score
 from hotswap_ray.core.errors import ValidationFailed
-from hotswap_ray.core.spec import GoldenPrompt, TaskSpec
+from hotswap_ray.core.golden import GoldenPrompt
+from hotswap_ray.core.spec import TaskSpec
 
 ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4),)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-from hotswap_ray.core.spec import Check
+from hotswap_ray.core.golden import Check
 
 _NUMBER = re.compile(
     r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
@@ -54,7 +54,7 @@ def score(check: Check, answer: str) -> bool:
             return got == wanted or got.strip(_EDGES) == (wanted.strip(_EDGES) or wanted)
         case "contains":
             return not is_garbage(answer) and _plain(check.value) in _plain(answer)
-        case "non_empty":
+        case _:
             return not is_garbage(answer)
 
 

@@ -6,20 +6,13 @@ the store keeps and what travels to a replica, so there is one definition of a m
 
 from __future__ import annotations
 
-import math
-import re
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-
-
-class Strict(BaseModel):
-    """A frozen value that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from hotswap_ray.core.autoswap_spec import AutoswapSpec
+from hotswap_ray.core.golden import Check, GoldenPrompt
+from hotswap_ray.core.strict import Name, Strict
 
 
 class Autoscale(Strict):
@@ -108,52 +101,6 @@ class ModelSpec(Strict):
     )
 
 
-class Check(Strict):
-    """How an answer is judged: 1 when it holds, else 0."""
-
-    kind: Literal["contains", "exact", "regex", "numeric", "non_empty"] = Field(
-        "contains", description="How `value` is compared with the answer."
-    )
-    value: str = Field("", max_length=10_000, description="What is looked for.")
-    tolerance: float = Field(0, ge=0, le=1e12, description="Allowed difference, numeric only.")
-
-    @model_validator(mode="after")
-    def _usable(self) -> Check:
-        if self.kind == "regex":
-            try:
-                re.compile(self.value)
-            except re.error as error:
-                raise ValueError(f"value is not a regular expression: {error}") from None
-        if self.kind == "numeric":
-            try:
-                finite = math.isfinite(float(self.value))
-            except ValueError:
-                finite = False
-            if not finite:
-                raise ValueError("value is not a number")
-        if self.kind != "non_empty" and not self.value.strip():
-            raise ValueError(f"{self.kind} needs a value")
-        return self
-
-
-class GoldenPrompt(Strict):
-    """A prompt whose answer can be checked, asked of a model before it gets traffic."""
-
-    prompt: str | None = Field(None, description="Text for /v1/completions.")
-    messages: tuple[dict[str, Any], ...] | None = Field(
-        None, description="Messages for /v1/chat/completions."
-    )
-    max_tokens: int = Field(16, ge=1, le=100_000, description="Longest answer.")
-    stop: tuple[str, ...] = Field((), description="Stop strings.")
-    check: Check = Field(default_factory=lambda: Check(kind="non_empty"))
-
-    @model_validator(mode="after")
-    def _one_of(self) -> GoldenPrompt:
-        if (self.prompt is None) == (self.messages is None):
-            raise ValueError("give either prompt or messages")
-        return self
-
-
 class Requirements(Strict):
     """Hard limits: a model that does not meet them never serves the task."""
 
@@ -195,3 +142,45 @@ class TaskSpec(Strict):
     golden_min_pass: float = Field(
         0.5, ge=0, le=1, description="Share of golden prompts that must pass."
     )
+    golden_file: str | None = Field(
+        None, max_length=4096, description="More golden prompts for `bench`: YAML or JSON lines."
+    )
+    checks: tuple[Check, ...] = Field(
+        (), description="Checks that give each answer of live traffic its quality."
+    )
+    autoswap: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What this task has otherwise than the section `autoswap` says.",
+    )
+
+    @field_validator("autoswap")
+    @classmethod
+    def _overrides(cls, stated: dict[str, Any]) -> dict[str, Any]:
+        try:
+            AutoswapSpec.model_validate(stated)
+        except ValidationError as error:
+            found = error.errors(include_url=False, include_input=False)
+            told = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in found]
+            raise ValueError("; ".join(told)) from None
+        return stated
+
+    @model_validator(mode="after")
+    def _judged(self) -> TaskSpec:
+        if self.autoswap.get("shadow", 0) > 0 and not self.checks:
+            raise ValueError(
+                "autoswap.shadow compares two answers to one prompt, so the task needs checks"
+            )
+        return self
+
+    def autoswap_with(self, defaults: AutoswapSpec) -> AutoswapSpec:
+        """How this task gets its model by itself.
+
+        Args:
+            defaults: The section ``autoswap``.
+
+        Raises:
+            ValidationError: The two do not fit together.
+        """
+        return AutoswapSpec.model_validate(
+            {**defaults.model_dump(exclude_unset=True), **self.autoswap}
+        )

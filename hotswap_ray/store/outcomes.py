@@ -17,7 +17,7 @@ from sqlalchemy import Connection, func, select
 from hotswap_ray.core.errors import Conflict, NotFound
 from hotswap_ray.core.types import Outcome
 from hotswap_ray.store.database import Database
-from hotswap_ray.store.schema import batches, counters, events, feedback, names, outcomes
+from hotswap_ray.store.schema import batches, counters, decisions, events, feedback, names, outcomes
 
 SEQUENCE = "outcomes"
 IMPORTED = "outcomes:imported"
@@ -237,7 +237,7 @@ class OutcomeLog(Database):
         return frame
 
     def prune(self, older_than_s: float) -> int:
-        """Delete events, and outcomes in saved evidence, from before this Unix time.
+        """Delete events and decisions, and outcomes in saved evidence, from before this Unix time.
 
         Looks at the 50,000 outcomes stored longest, so that a call takes bounded time.
 
@@ -249,7 +249,8 @@ class OutcomeLog(Database):
             first = select(outcomes.c.id, outcomes.c.at_s).where(outcomes.c.id <= mark)
             head = first.order_by(outcomes.c.id).limit(PRUNED_AT_ONCE).subquery()
             old = select(head.c.id).where(head.c.at_s < older_than_s)
-            connection.execute(events.delete().where(events.c.at_s < older_than_s))
+            for log in (events, decisions):
+                connection.execute(log.delete().where(log.c.at_s < older_than_s))
             # A score that is not folded in yet needs its outcome to know task and model.
             needed = select(feedback.c.outcome_id).where(feedback.c.id > mark)
             old = old.where(head.c.id.not_in(needed))

@@ -157,3 +157,29 @@ imports = Table(
     Column("task", Text, primary_key=True),
     Column("model", Text, primary_key=True),
 )
+
+decisions = Table(
+    "decisions",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("at_s", Double, nullable=False),
+    Column("swap_id", Text),
+    Column("doc", Text, nullable=False),
+    Index("decisions_by_task", "task", "id"),
+    Index("decisions_by_swap", "swap_id"),
+)
+
+experiments = Table(
+    "experiments",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("doc", Text, nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("doc", Text, nullable=False),
+)

@@ -22,7 +22,7 @@ from hotswap_ray.core.errors import (
     NotFound,
 )
 from hotswap_ray.core.routes import unknown
-from hotswap_ray.core.spec import Name, Strict
+from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.web.openai_api import (
     SSE,
     Receive,

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hotswap_ray.core.checkers import first_number, is_garbage, score
-from hotswap_ray.core.spec import Check
+from hotswap_ray.core.golden import Check
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,10 @@ def test_an_unknown_key_gets_its_line_and_the_closest_name(before, after, line):
         ("learning: {flushs: 1}", "learning.flushs: unknown key; did you mean 'flush_s'?"),
         ("store: {ulr: x}", "store.ulr: unknown key; did you mean 'url'?"),
         ("cluster: {adress: x}", "cluster.adress: unknown key; did you mean 'address'?"),
-        ("zzz: 1", "zzz: unknown key; known: cluster, default_task, learning, models, server,"),
+        (
+            "zzz: 1",
+            "zzz: unknown key; known: autoswap, cluster, default_task, learning, models, server,",
+        ),
     ],
 )
 def test_every_section_refuses_unknown_keys(addition, line):
