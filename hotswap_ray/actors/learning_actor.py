@@ -14,12 +14,13 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import uuid4
 
 from hotswap_ray.actors.feedback import FeedbackDesk
-from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog, Score
+from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog
+from hotswap_ray.actors.learning_queries import LearningQueries, load_knowledge
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.evidence import HALF_LIFE, problem
 from hotswap_ray.core.learned import Learned
@@ -34,7 +35,7 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
 
 
-class LearningActor:
+class LearningActor(LearningQueries):
     """The one writer of learnings; rebuilt from the store when it starts.
 
     Args:
@@ -79,7 +80,7 @@ class LearningActor:
         )
         self._learned = Learned(half_life)
         self._desk = FeedbackDesk(store, self._log, self._learned.score, feedback_wait_s)
-        self._learned.knowledge.update(_load_knowledge(store))
+        self._learned.knowledge.update(load_knowledge(store))
         self._learned.take(*store.current_evidence(half_life))
         self._learned.configure(tasks)
 
@@ -236,105 +237,9 @@ class LearningActor:
         known = self._learned.refresh(task, now_s)
         return transfer(known, self._learned.of_task(task), from_model, to_model, now_s)
 
-    async def task_performance(self, task: str) -> dict[str, Any]:
-        """What is known of a task, and the evidence of each model at it.
-
-        Raises:
-            NotFound: The task is unknown.
-        """
-        known = self._learned.refresh(task, self._clock())
-        return {**known.to_doc(), "models": self._learned.rows(task)}
-
-    async def latency_p99(
-        self, since_s: float, until_s: float, task: str | None = None
-    ) -> dict[str, Any]:
-        """99th percentile of recent requests that arrived in a stretch of time.
-
-        Args:
-            since_s: Unix time, included.
-            until_s: Unix time, excluded.
-            task: Only this task.
-
-        Returns:
-            ``p99_ms`` (``None`` without requests) and ``count``.
-        """
-        p99_ms, seen = self._recent.p99(since_s, until_s, task)
-        return {"p99_ms": p99_ms, "count": seen}
-
-    async def learnings(self) -> list[dict[str, Any]]:
-        """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
-        return self._learned.rows()
-
-    async def outcomes(
-        self,
-        task: str | None = None,
-        model: str | None = None,
-        since_s: float | None = None,
-        limit: int = 10_000,
-    ) -> Any:
-        """The newest outcomes as a DataFrame; see ``Store.outcomes_frame``."""
-        await self._log.flush()
-        return await asyncio.to_thread(self._store.outcomes_frame, task, model, since_s, limit)
-
-    async def summary(self) -> dict[str, Any]:
-        """Counts over everything, and what is known per task."""
-        learned, now_s = self._learned, self._clock()
-        return {
-            "outcomes": sum(cell.count for cell in learned.cells.values()),
-            "scores": sum(cell.quality_count for cell in learned.cells.values()),
-            "cells": len(learned.cells),
-            "tasks": {t: learned.refresh(t, now_s).to_doc() for t in sorted(learned.knowledge)},
-        }
-
-    async def export_lines(self, with_outcomes: bool = True) -> list[str]:
-        """All learnings as JSON lines; see ``Store.export_lines``."""
-        async with self._log.lock:
-            await self._log.flush_locked(checkpoint=True)
-            return await asyncio.to_thread(lambda: list(self._store.export_lines(with_outcomes)))
-
-    async def import_lines(self, lines: Iterable[str]) -> dict[str, int]:
-        """Take in exported lines, all or none; twice is harmless.
-
-        Raises:
-            InvalidRequest: A line cannot be read; it is named.
-            StoreError: The store refuses.
-        """
-        async with self._log.lock:
-            await self._log.flush_locked(checkpoint=True)
-            counts = await asyncio.to_thread(self._store.import_lines, lines)
-            found = await asyncio.to_thread(self._store.current_evidence, self._half_life)
-            imported = await asyncio.to_thread(_load_knowledge, self._store)
-            self._learned.take(*found)
-            for entry in self._log.entries:  # came in meanwhile, not durable yet
-                if isinstance(entry, Batch):
-                    self._learned.fold(entry.outcomes)
-                elif isinstance(entry, Score):
-                    self._learned.score(entry.cell, entry.score)
-            self._learned.adopt(imported)
-        return counts
-
-    async def health(self) -> dict[str, Any]:
-        """How the actor and its store do; ``ok`` is false while the store refuses."""
-        error = self._log.error
-        return {
-            "ok": error is None,
-            "store_error": None if error is None else error.message,
-            "waiting_rows": self._log.rows,
-            "refused_rows": self._log.refused_rows,
-            "failed_writes": self._log.failures,
-            "invalid_outcomes": self._invalid,
-            "waiting_feedback": self._desk.waiting,
-            "cells": len(self._learned.cells),
-            "tasks": len(self._learned.knowledge),
-        }
-
     async def close(self) -> None:
         """Write everything; a restart then replays nothing."""
         await self._log.flush(checkpoint=True)
-
-
-def _load_knowledge(store: Store) -> dict[str, TaskKnowledge]:
-    return {task: TaskKnowledge.from_doc(doc) for task, doc in store.load_knowledge().items()}
 
 
 def _check_name(task: str) -> None:
