@@ -69,12 +69,12 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def parse(text: str, env: Mapping[str, str]) -> Document:
+def parse(text: str, env: Mapping[str, str] | None) -> Document:
     """Read one YAML document.
 
     Args:
         text: The file's content.
-        env: Variables that ``${NAME}`` may name.
+        env: Variables that ``${NAME}`` may name; ``None`` leaves such text as it is.
 
     Returns:
         Data of dicts (keys are always strings), lists and scalars, with lines and problems.
@@ -146,7 +146,7 @@ class _Reader:
 
     loader: yaml.SafeLoader
     document: Document
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
 
     def value(self, node: yaml.Node, path: Path, parents: tuple[int, ...]) -> Any:
         line = node.start_mark.line + 1
@@ -162,7 +162,7 @@ class _Reader:
         # A replaced value stays text: a key of digits must not become a number, and fields
         # that are numbers read text anyway.
         try:
-            text = substitute(node.value, self.env)
+            text = node.value if self.env is None else substitute(node.value, self.env)
         except LookupError as error:
             self.document.add(path, str(error.args[0]), line)
             return node.value
