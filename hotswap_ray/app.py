@@ -21,6 +21,7 @@ from hotswap_ray import config as configuration
 from hotswap_ray.actors.connection import MODEL_DEPLOYMENT
 from hotswap_ray.actors.fleet import INGRESS_APP, INGRESS_DEPLOYMENT, ServeFleet
 from hotswap_ray.actors.ingress import CONTROLLER, LEARNING, Ingress
+from hotswap_ray.actors.judge import JUDGE, Judge
 from hotswap_ray.actors.learning_actor import LearningActor
 from hotswap_ray.actors.model_replica import ModelReplica
 from hotswap_ray.actors.proxy import ActorProxy
@@ -86,7 +87,7 @@ def make_api(ingress: Ingress) -> OpenAIApi:
 
 
 def start_actors(config: Config) -> None:
-    """Bring up the two detached actors, or find them; they outlive drivers and failures."""
+    """Bring up the three detached actors, or find them; they outlive drivers and failures."""
     namespace = config.cluster.namespace
     options: dict[str, Any] = {
         "namespace": namespace,
@@ -105,6 +106,10 @@ def start_actors(config: Config) -> None:
         half_life=learning.half_life_requests,
         retention_s=learning.retention_s,
     )
+    # Alone in its process and its thread, so that a check that hangs can be interrupted; and
+    # never asked twice by Ray, which would send what killed it again.
+    alone = {**options, "max_concurrency": 1, "name": JUDGE}
+    ray.remote(Judge).options(**alone).remote(learning.check_timeout_s)
     fleet = ServeFleet(partial(model_deployment, max_stream_s=config.server.request_timeout_s))
     controller = (
         ray.remote(SwapController)

@@ -18,7 +18,13 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import PydanticCustomError
 
 from hotswap_ray import config_docs, config_yaml
-from hotswap_ray.config_checks import engine_problems, explain, mapping, references
+from hotswap_ray.config_checks import (
+    checker_problems,
+    engine_problems,
+    explain,
+    mapping,
+    references,
+)
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
@@ -269,7 +275,9 @@ def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = 
         if not document.problems:
             document.add((), "expected a mapping that has models: and tasks:")
     else:
-        for path, sentence in chain(references(data), engine_problems(data)):
+        for path, sentence in chain(
+            references(data), engine_problems(data), checker_problems(data)
+        ):
             document.add(path, sentence)
         try:
             config = Config.model_validate(data)

@@ -6,13 +6,14 @@ one run reports everything: names that must exist, engine options, and what pyda
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from hotswap_ray import config_docs, config_yaml
+from hotswap_ray.core.checkers import find_checker
 from hotswap_ray.core.errors import ConfigError, NotFound
 from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import ModelSpec
@@ -68,6 +69,27 @@ def engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
                 yield ("models", key, "options", *path), text
 
 
+def checker_problems(data: Mapping[str, Any]) -> Iterator[Found]:
+    """Checks of kind ``callable`` whose function cannot be found."""
+    for key, task in mapping(data.get("tasks")).items():
+        checks, golden = mapping(task).get("checks"), mapping(task).get("golden")
+        written: list[tuple[config_yaml.Path, Any]] = [
+            *((("checks", i), one) for i, one in enumerate(_items(checks))),
+            *(
+                (("golden", i, "check"), mapping(one).get("check"))
+                for i, one in enumerate(_items(golden))
+            ),
+        ]
+        for path, check in written:
+            name = mapping(check).get("value")
+            if mapping(check).get("kind") != "callable" or not isinstance(name, str):
+                continue  # the schema reports it
+            try:
+                find_checker(name)
+            except NotFound as error:
+                yield ("tasks", key, *path, "value"), error.message
+
+
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
     """Pydantic's findings in our words; values are left out because they may be secret."""
     for item in error.errors(include_input=False, include_url=False):
@@ -113,6 +135,10 @@ def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
             return item["msg"].removeprefix("Value error, ")
         case _:
             return item["msg"].replace("Input should", "should")
+
+
+def _items(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, Sequence) and not isinstance(value, str) else ()
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -6,15 +6,17 @@ import asyncio
 import time
 from typing import Any
 
-import orjson
-
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.generation import Generation
+from hotswap_ray.actors.judge import answer_text
 from hotswap_ray.core.checkers import score
-from hotswap_ray.core.errors import ValidationFailed
+from hotswap_ray.core.errors import CheckerFailed, ValidationFailed
 from hotswap_ray.core.golden import GoldenPrompt
 from hotswap_ray.core.spec import TaskSpec
+from hotswap_ray.core.types import Endpoint
 
+PASS = 0.5
+"""Least score of an answer that passes."""
 ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4),)
 
 
@@ -30,29 +32,39 @@ async def validate(
         limit_s: Time to answer all of them.
 
     Returns:
-        What was measured: ``golden`` as passed/asked and ``golden_ms`` of the slowest.
+        What was measured: ``golden`` as passed/judged and ``golden_ms`` of the slowest.
 
     Raises:
-        ValidationFailed: Which limit was missed, and the first wrong answer.
+        ValidationFailed: Which limit was missed, and the first wrong answer; or no answer
+            could be judged.
         EngineError: The candidate failed.
     """
-    passed, slowest_ms, wrong = 0, 0.0, ""
+    passed, judged, slowest_ms, wrong = 0, 0, 0.0, ""
     prompts = task.golden or ANY_ANSWER
     try:
         async with asyncio.timeout(limit_s):
             for golden in prompts:
-                text, elapsed_ms = await _ask(fleet, generation.app, golden)
+                body = _body(golden)
+                text, elapsed_ms = await _ask(fleet, generation.app, body)
                 slowest_ms = max(slowest_ms, elapsed_ms)
-                if not task.golden or score(golden.check, text):
+                quality = score(golden.check, text, body) if task.golden else 1.0
+                if quality is None:
+                    continue
+                judged += 1
+                if quality >= PASS:
                     passed += 1
                 else:
                     wrong = wrong or f"; first wrong answer: {text[:80]!r}"
+    except CheckerFailed as error:
+        raise ValidationFailed(f"a golden prompt of {task.id} cannot be judged: {error}") from error
     except TimeoutError:
         raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
     model, needs = generation.model, task.requirements
-    if passed < task.golden_min_pass * len(prompts):
+    if not judged:
+        raise ValidationFailed(f"no check of {task.id} could judge an answer of {model}")
+    if passed < task.golden_min_pass * judged:
         raise ValidationFailed(
-            f"{model} passed {passed} of {len(prompts)} golden prompts of {task.id}, "
+            f"{model} passed {passed} of {judged} golden prompts of {task.id}, "
             f"{task.golden_min_pass:.0%} are needed{wrong}"
         )
     if needs.max_latency_ms and slowest_ms > needs.max_latency_ms:
@@ -64,20 +76,21 @@ async def validate(
             f"{model} uses {generation.memory_bytes / 2**20:.0f} MiB, "
             f"{needs.max_memory_bytes / 2**20:.0f} MiB are allowed"
         )
-    return {"golden": f"{passed}/{len(prompts)}", "golden_ms": round(slowest_ms, 1)}
+    return {"golden": f"{passed}/{judged}", "golden_ms": round(slowest_ms, 1)}
 
 
-async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[str, float]:
+def _body(golden: GoldenPrompt) -> dict[str, Any]:
     body: dict[str, Any] = {"max_tokens": golden.max_tokens, "temperature": 0}
     if golden.stop:
         body["stop"] = list(golden.stop)
-    started = time.perf_counter()
     if golden.prompt is not None:
-        body["prompt"] = golden.prompt
-        answer = (await fleet.call(app, "generate", "completions", body))[0]
-        text = orjson.loads(answer)["choices"][0]["text"]
-    else:
-        body["messages"] = list(golden.messages or ())
-        answer = (await fleet.call(app, "generate", "chat/completions", body))[0]
-        text = orjson.loads(answer)["choices"][0]["message"]["content"]
-    return str(text or ""), (time.perf_counter() - started) * 1e3
+        return {**body, "prompt": golden.prompt}
+    return {**body, "messages": list(golden.messages or ())}
+
+
+async def _ask(fleet: Fleet, app: str, body: dict[str, Any]) -> tuple[str, float]:
+    endpoint: Endpoint = "completions" if "prompt" in body else "chat/completions"
+    started = time.perf_counter()
+    answer = (await fleet.call(app, "generate", endpoint, body))[0]
+    elapsed_ms = (time.perf_counter() - started) * 1e3
+    return answer_text(endpoint, answer, streamed=False), elapsed_ms

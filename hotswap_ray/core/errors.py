@@ -25,6 +25,7 @@
        + InsufficientResources insufficient_resources 503 retry
      x StoreError              store_error          503  retry
      x ClusterUnavailable      cluster_unavailable  503  retry
+     x CheckerFailed           checker_failed       500
 
 Ray rebuilds an exception on the other side from ``args``, so each class hands its raw
 facts to ``Exception.__init__`` and renders them in ``__str__``. All of them are one
@@ -226,3 +227,9 @@ class ClusterUnavailable(HotswapError):
     code = "cluster_unavailable"
     http_status = 503
     retryable = True
+
+
+class CheckerFailed(HotswapError):
+    """A check raised, took too long or gave no score: the answer is not judged, not bad."""
+
+    code = "checker_failed"

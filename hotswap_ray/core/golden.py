@@ -6,6 +6,8 @@ import math
 import re
 from typing import Any, Literal
 
+from jsonschema import SchemaError
+from jsonschema.validators import Draft202012Validator, validator_for
 from pydantic import Field, model_validator
 
 from hotswap_ray.core.strict import Strict
@@ -49,6 +51,12 @@ class Check(Strict):
                 raise ValueError("value is not a number")
         if self.kind == "json_schema" and self.json_schema is None:
             raise ValueError("json_schema needs the field json_schema")
+        if self.json_schema is not None:
+            try:
+                kind = validator_for(self.json_schema, default=Draft202012Validator)
+                kind.check_schema(self.json_schema)
+            except SchemaError as error:
+                raise ValueError(f"not a JSON schema: {error.message[:200]}") from None
         if self.min_chars > self.max_chars:
             raise ValueError(f"min_chars {self.min_chars} exceeds max_chars {self.max_chars}")
         needs_value = self.kind not in GUARDS and self.kind != "json_schema"
