@@ -1,0 +1,162 @@
+"""What a benchmark found: one row per task and model, as a table and as a plot."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hotswap_ray.svg import Dot, dot_panels
+
+Z_95 = 1.959964
+Row = Mapping[str, Any]
+COLUMNS = (
+    "task", "model", "prompts", "quality", "95% interval", "success", "p50 ms", "p99 ms",
+    "tokens in", "tokens out", "cost usd", "note",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one model made of one golden prompt.
+
+    Attributes:
+        task: Task.
+        key: The prompt's ``golden_key``.
+        model: Model that was asked.
+        weight: Of the prompt, above 0.
+        success: Whether an answer came.
+        quality: In [0, 1]; ``None`` when nothing was judged.
+        latency_ms: Whole answer.
+        tokens_in: Prompt tokens.
+        tokens_out: Answer tokens.
+        cost_usd: By the prices of the model's spec.
+    """
+
+    task: str
+    key: str
+    model: str
+    weight: float
+    success: bool
+    quality: float | None
+    latency_ms: float
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float
+
+
+def summarise(task: str, model: str, results: Sequence[Result], note: str = "") -> dict[str, Any]:
+    """One row of the report.
+
+    Args:
+        task: Task.
+        model: Model.
+        results: One per prompt that was asked.
+        note: What a reader must know beside the numbers.
+
+    Returns:
+        ``task, model, prompts, judged, quality, quality_low, quality_high, success_rate,
+        latency_p50_ms, latency_p99_ms, tokens_in, tokens_out, cost_usd, note``. Quality is the
+        mean over judged answers by weight, with a 95% Wilson interval; latency is of answers
+        that came; tokens and cost are sums. What is not known is ``None``.
+    """
+    judged = [(r.quality, r.weight) for r in results if r.quality is not None]
+    quality, low, high = weighted_mean(judged)
+    latencies = [r.latency_ms for r in results if r.success]
+    p50, p99 = np.quantile(latencies, (0.5, 0.99)).tolist() if latencies else (None, None)
+    return {
+        "task": task,
+        "model": model,
+        "prompts": len(results),
+        "judged": len(judged),
+        "quality": quality,
+        "quality_low": low,
+        "quality_high": high,
+        "success_rate": sum(r.success for r in results) / len(results) if results else None,
+        "latency_p50_ms": p50,
+        "latency_p99_ms": p99,
+        "tokens_in": sum(r.tokens_in for r in results),
+        "tokens_out": sum(r.tokens_out for r in results),
+        "cost_usd": sum(r.cost_usd for r in results),
+        "note": note,
+    }
+
+
+def weighted_mean(
+    judged: Sequence[tuple[float, float]],
+) -> tuple[float | None, float | None, float | None]:
+    """Mean of values in [0, 1] with a 95% Wilson interval.
+
+    The sample size is Kish's, the number of equal weights that would tell as much. Values
+    between 0 and 1 vary less than right and wrong do, so for them the interval is wide.
+
+    Args:
+        judged: Value and weight of each.
+
+    Example:
+        >>> [round(value, 3) for value in weighted_mean([(1.0, 1.0)] * 20)]
+        [1.0, 0.839, 1.0]
+        >>> [round(value, 3) for value in weighted_mean([(1.0, 3.0), (0.0, 1.0)])]
+        [0.75, 0.152, 0.981]
+    """
+    if not judged:
+        return None, None, None
+    total = sum(weight for _, weight in judged)
+    mean = sum(value * weight for value, weight in judged) / total
+    n = total**2 / sum(weight**2 for _, weight in judged)
+    spread = 1 + Z_95**2 / n
+    middle = (mean + Z_95**2 / (2 * n)) / spread
+    half = Z_95 / spread * math.sqrt(mean * (1 - mean) / n + Z_95**2 / (4 * n**2))
+    return mean, max(0.0, middle - half), min(1.0, middle + half)
+
+
+def cells(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
+    """Rows for ``COLUMNS``, the best model of each task first; what is not known is ``None``."""
+
+    def order(row: Row) -> tuple[str, float]:
+        return row["task"], -(row["quality"] or 0.0)
+
+    return [
+        (
+            row["task"],
+            row["model"],
+            row["prompts"],
+            _number(row["quality"], 3),
+            None
+            if row["quality"] is None
+            else f"{row['quality_low']:.3f} to {row['quality_high']:.3f}",
+            _number(row["success_rate"], 3),
+            _number(row["latency_p50_ms"], 1),
+            _number(row["latency_p99_ms"], 1),
+            row["tokens_in"],
+            row["tokens_out"],
+            _number(row["cost_usd"] or None, 6),
+            row["note"],
+        )
+        for row in sorted(rows, key=order)
+    ]
+
+
+def plot(rows: Iterable[Row]) -> str:
+    """An SVG: quality with its interval against p50 latency, one panel a task.
+
+    Models without a quality or without an answer are left out.
+    """
+    panels: defaultdict[str, list[Dot]] = defaultdict(list)
+    for row in rows:
+        if row["quality"] is not None and row["latency_p50_ms"] is not None:
+            panels[f"{row['task']}: quality, with its 95% interval"].append(
+                Dot(
+                    *(row["model"], row["latency_p50_ms"], row["quality"]),
+                    *(row["quality_low"], row["quality_high"]),
+                )
+            )
+    return dot_panels(panels, "latency, median (ms)")
+
+
+def _number(value: float | None, digits: int) -> str | None:
+    return None if value is None else f"{value:.{digits}f}"
