@@ -144,11 +144,9 @@ class LearningConfig(Strict):
     retention_s: float = Field(
         30 * 86_400, ge=60, le=10 * 366 * 86_400, description="Age at which outcomes are deleted."
     )
-    feedback_share: float = Field(
-        0.34,
-        gt=0,
-        le=1,
-        description="Most of a test's scores that one API key may give; 1 trusts each key alone.",
+    one_key_decides: bool = Field(
+        False,
+        description="Whether the scores of one API key may bring about a swap; else two must agree.",
     )
     feedback_per_minute: int = Field(
         600, ge=1, le=10**6, description="Scores that one API key may give; beyond it 429."

@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 
+from limits import RateLimitItemPerMinute
+from limits.storage import MemoryStorage
+from limits.strategies import MovingWindowRateLimiter
+
 from hotswap_ray.actors.learning_log import Batch, LearningLog, Score
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from hotswap_ray.core.evidence import Cell
@@ -21,17 +25,25 @@ class FeedbackDesk:
     Args:
         store: Where older outcomes are.
         queue: Where outcomes wait that are not durable yet, and where the score goes.
-        learn: Takes the score into the evidence of a cell.
+        learn: Takes in ``(cell, request_id, score, source)``.
         wait_s: Longest a score waits for its outcome.
+        per_minute: Scores that one source may give.
     """
 
     def __init__(
-        self, store: Store, queue: LearningLog, learn: Callable[[Cell, float], None], wait_s: float
+        self,
+        store: Store,
+        queue: LearningLog,
+        learn: Callable[[Cell, str, float, str | None], None],
+        wait_s: float,
+        per_minute: int = 600,
     ) -> None:
         self._store = store
         self._queue = queue
         self._learn = learn
         self._wait_s = wait_s
+        self._allowed = RateLimitItemPerMinute(per_minute)
+        self._rate = MovingWindowRateLimiter(MemoryStorage())
         self._busy: dict[str, asyncio.Event] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
 
@@ -48,33 +60,56 @@ class FeedbackDesk:
                     arrival.set()
 
     async def give(
-        self, request_id: str, score: float, idempotency_key: str, comment: str | None
+        self,
+        request_id: str,
+        score: float,
+        idempotency_key: str,
+        comment: str | None,
+        source: str | None = None,
     ) -> Cell:
         """Attach a score; returns the task and model it counts for, when it is durable.
+
+        Args:
+            request_id: The answer's.
+            score: In [0, 1].
+            idempotency_key: The same key again changes nothing.
+            comment: Free text.
+            source: Whose API key gives it; ``None`` is not limited.
 
         Raises:
             InvalidRequest: The score is not a number in [0, 1].
             NotFound: No such request is known, also not after the wait.
             Conflict: It was scored already under another key.
-            Overloaded: Too many scores wait.
+            Overloaded: Too many scores wait, or too many came from this source.
             StoreError: The store refuses; the score is kept and tried again.
         """
         if not 0 <= score <= 1:
             raise InvalidRequest(f"score is {score}; it must be in [0, 1]")
         if len(self._busy) >= MAX_WAITING:
             raise Overloaded("too much feedback at once", 1.0)
+        if source is not None and not self._rate.hit(self._allowed, source):
+            raise Overloaded(
+                f"this key gave {self._allowed.amount} scores within a minute "
+                "(learning.feedback_per_minute)",
+                10.0,
+            )
         # One at a time per request: two that race must not both find it without a score.
         while other := self._busy.get(request_id):
             await other.wait()
         done = self._busy[request_id] = asyncio.Event()
         try:
-            return await self._give(request_id, score, idempotency_key, comment)
+            return await self._give(request_id, score, idempotency_key, comment, source)
         finally:
             del self._busy[request_id]
             done.set()
 
     async def _give(
-        self, request_id: str, score: float, idempotency_key: str, comment: str | None
+        self,
+        request_id: str,
+        score: float,
+        idempotency_key: str,
+        comment: str | None,
+        source: str | None,
     ) -> Cell:
         cell, earlier = await self._find(request_id)
         if earlier is not None and earlier != digest(idempotency_key):
@@ -83,7 +118,7 @@ class FeedbackDesk:
         if earlier is None:
             entry = Score(request_id, score, idempotency_key, comment, cell)
             self._queue.put(entry)
-            self._learn(cell, score)
+            self._learn(cell, request_id, score, source)
         if entry is not None:
             await self._queue.durable(entry)
         return cell

@@ -14,7 +14,9 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -22,11 +24,14 @@ from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog
 from hotswap_ray.actors.learning_queries import LearningQueries, load_knowledge
 from hotswap_ray.core.errors import InvalidRequest
-from hotswap_ray.core.evidence import HALF_LIFE, problem
+from hotswap_ray.core.evidence import HALF_LIFE, Cell, problem
+from hotswap_ray.core.experiments import Experiments
 from hotswap_ray.core.learned import Learned
 from hotswap_ray.core.learnings import Complexity, TaskKnowledge, TransferRecord, transfer
 from hotswap_ray.core.recent import RecentLatencies
+from hotswap_ray.core.selection import Arm
 from hotswap_ray.core.spec import Preferences, TaskSpec
+from hotswap_ray.core.task_view import Look, ModelFacts, TaskView
 from hotswap_ray.core.types import Criteria, Outcome
 from hotswap_ray.store import Store
 
@@ -49,6 +54,8 @@ class LearningActor(LearningQueries):
         retention_s: Age at which outcomes are deleted; their evidence stays.
         feedback_wait_s: Longest a feedback waits for its outcome to arrive.
         recent_size: Answers kept for ``latency_p99``.
+        one_key_decides: Whether the scores of one API key may bring about a swap.
+        feedback_per_minute: Scores that one API key may give.
     """
 
     def __init__(
@@ -64,6 +71,8 @@ class LearningActor(LearningQueries):
         retention_s: float = 30 * 86_400,
         feedback_wait_s: float = 2.0,
         recent_size: int = 100_000,
+        one_key_decides: bool = False,
+        feedback_per_minute: int = 600,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -79,10 +88,20 @@ class LearningActor(LearningQueries):
             lambda: clock() - retention_s,
         )
         self._learned = Learned(half_life)
-        self._desk = FeedbackDesk(store, self._log, self._learned.score, feedback_wait_s)
+        self._desk = FeedbackDesk(
+            store, self._log, self._scored, feedback_wait_s, feedback_per_minute
+        )
         self._learned.knowledge.update(load_knowledge(store))
         self._learned.take(*store.current_evidence(half_life))
         self._learned.configure(tasks)
+        self._experiments = Experiments(self._learned, one_key_decides)
+        self._experiments.load(store.load_experiments())
+        self._experiments.on_alarm = lambda: self._alarm.set()
+        self._alarm = asyncio.Event()
+
+    def _scored(self, cell: Cell, request_id: str, score: float, source: str | None) -> None:
+        self._learned.score(cell, score)
+        self._experiments.score(cell, request_id, score, source)
 
     def _checkpoint(self) -> Checkpoint:
         learned, now_s = self._learned, self._clock()
@@ -123,6 +142,7 @@ class LearningActor(LearningQueries):
             entry = Batch(batch_id, good)
             self._log.put(entry)
             self._learned.fold(good)
+            self._experiments.take(good)
             self._recent.extend(good)
             self._desk.arrived(good)
         await self._log.durable(entry)
@@ -142,6 +162,7 @@ class LearningActor(LearningQueries):
         score: float,
         idempotency_key: str | None = None,
         comment: str | None = None,
+        source: str | None = None,
     ) -> dict[str, Any]:
         """Attach a quality to an answer; errors are those of ``FeedbackDesk.give``.
 
@@ -153,12 +174,14 @@ class LearningActor(LearningQueries):
             idempotency_key: The same key again changes nothing. Without one, the same score
                 again changes nothing and another one is refused.
             comment: Free text.
+            source: Whose API key gives it; one source alone decides nothing. ``None`` is
+                trusted.
 
         Returns:
             ``request_id``, and the ``task`` and ``model`` the score counts for.
         """
         key = idempotency_key or f"{request_id}={score:g}"
-        task, model = await self._desk.give(request_id, score, key, comment)
+        task, model = await self._desk.give(request_id, score, key, comment, source)
         return {"request_id": request_id, "task": task, "model": model}
 
     async def record_task_performance(
@@ -235,7 +258,45 @@ class LearningActor(LearningQueries):
         """
         now_s = self._clock()
         known = self._learned.refresh(task, now_s)
-        return transfer(known, self._learned.of_task(task), from_model, to_model, now_s)
+        prior = self._learned.prior(task, to_model)
+        return transfer(known, self._learned.of_task(task), from_model, to_model, now_s, prior)
+
+    # --- decisions ----------------------------------------------------------------------
+
+    async def look(
+        self,
+        views: Sequence[TaskView],
+        models: Mapping[str, ModelFacts],
+        kept: frozenset[str] = frozenset(),
+        wait_s: float = 0.0,
+    ) -> Look:
+        """Decide about every task; see ``Experiments.look``.
+
+        Args:
+            views: The tasks as the controller has them.
+            models: Facts of every model.
+            kept: Models that are never unloaded.
+            wait_s: Longest wait for an alarm before the look; an alarm ends it at once.
+        """
+        if wait_s:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._alarm.wait()
+        self._alarm.clear()
+        now_s = self._clock()
+        found = self._experiments.look(
+            views, models, now_s, partial(self._recent.rate, now_s), kept
+        )
+        if found.alarms:  # what was forgotten must not come back with a restart
+            await self._log.flush(checkpoint=True)
+        docs = self._experiments.changed_docs()
+        if docs:
+            await asyncio.to_thread(self._store.save_experiments, docs)
+        return found
+
+    async def arms(self) -> dict[str, tuple[Arm, ...]]:
+        """What is believed of each model that may be tried, by task; for the ingress."""
+        return self._experiments.arms
 
     async def close(self) -> None:
         """Write everything; a restart then replays nothing."""

@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from hotswap_ray.core.evidence import Cell, Evidence
-from hotswap_ray.core.prior import Prior, learn
+from hotswap_ray.core.prior import Belief, Prior, learn
 from hotswap_ray.core.selection import Arm
 from hotswap_ray.core.spec import Preferences
 from hotswap_ray.core.utility import Moment, Reference, reward_moment, reward_share, utility
 
 QUALITY_ONLY = Preferences()
 NO_REFERENCE = Reference()
+NOTHING = Moment()
 
 
 def parent_of(task: str) -> str:
@@ -75,6 +76,16 @@ class Beliefs:
                 )
         self.prior: Prior = learn(table[0], table[1], table[2], [parent(task) for task in tasks])
 
+    def of(self, task: str, model: str, own: Moment = NOTHING) -> Belief:
+        """The reward of one model at one task, prior and own evidence together.
+
+        Args:
+            task: One of the known tasks.
+            model: One of the known models.
+            own: Its own rewards; none by default.
+        """
+        return self.prior.belief(self._row[task], self._column[model], own.weight, own.mean)
+
     def arm(
         self,
         task: str,
@@ -95,8 +106,8 @@ class Beliefs:
             cost_usd: Mean cost of a request with this model.
         """
         scored = self.scored[task] or (cell is not None and cell.quality.weight > 0)
-        own = Moment() if cell is None else reward_moment(cell, scored)
-        belief = self.prior.belief(self._row[task], self._column[model], own.weight, own.mean)
+        own = NOTHING if cell is None else reward_moment(cell, scored)
+        belief = self.of(task, model, own)
         mean, expected, share = own.mean, belief.mean, 1.0
         if preferences is not QUALITY_ONLY:
             latency = cell.latency_ms.quantile(0.5) if cell is not None else None

@@ -147,6 +147,25 @@ class PairTest:
         self._wealth += other._wealth
         self._sum_up()
 
+    def without(self, part: PairTest) -> PairTest:
+        """The test as it were without the differences of ``part``, which are among its own.
+
+        Example:
+            >>> whole, part = PairTest(), PairTest()
+            >>> whole.extend([0.5, -0.25]), part.extend([0.5])
+            (None, None)
+            >>> rest = whole.without(part)
+            >>> rest.count, round(rest.mean, 6)
+            (1, -0.25)
+        """
+        rest = PairTest(self.margin, self.width)
+        rest.count = self.count - part.count
+        if rest.count:
+            rest.mean = (self.mean * self.count - part.mean * part.count) / rest.count
+            rest._wealth = self._wealth - part._wealth
+            rest._sum_up()
+        return rest
+
     def to_doc(self) -> dict[str, Any]:
         """Plain values for the store; ``from_doc`` gives the same test back."""
         return {
@@ -215,38 +234,27 @@ class Matching:
 
 
 class FairShare:
-    """Admits pairs so that no source of feedback can decide a test alone.
-
-    A source gets ``free`` pairs, and then at most ``share`` of all that were admitted. The
-    rule looks at counts, not at values, so the test stays valid.
+    """Admits values so that no source of feedback is most of what was admitted lately.
 
     Args:
-        share: Most of the pairs that one source may give, in (0, 1].
-        free: Pairs that any source may give; too few to prove anything.
-        sources: Sources remembered; further ones count as one.
+        share: Most of the last admitted values that one source may give, in (0, 1].
+        window: How many of them are remembered.
 
     Example:
-        >>> gate = FairShare()
-        >>> [gate.admits("troll") for _ in range(4)]
-        [True, True, False, False]
+        >>> gate = FairShare(window=10)
+        >>> sum(gate.admits("troll") for _ in range(100))
+        3
     """
 
-    __slots__ = ("_counts", "_sources", "_total", "free", "share")
+    __slots__ = ("_most", "_recent")
 
-    def __init__(self, share: float = 0.34, free: int = 2, sources: int = 1000) -> None:
-        self.share = share
-        self.free = free
-        self._sources = sources
-        self._counts: dict[str, int] = {}
-        self._total = 0
+    def __init__(self, share: float = 0.34, window: int = 20) -> None:
+        self._most = int(share * window)
+        self._recent: deque[str] = deque(maxlen=window)
 
     def admits(self, source: str) -> bool:
-        """Whether one more pair of this source counts; remembers it if so."""
-        if source not in self._counts and len(self._counts) >= self._sources:
-            source = "\0others"
-        given = self._counts.get(source, 0)
-        if given >= self.free and given + 1 > self.share * (self._total + 1):
+        """Whether one more value of this source counts; remembers it if so."""
+        if self._recent.count(source) >= self._most:
             return False
-        self._counts[source] = given + 1
-        self._total += 1
+        self._recent.append(source)
         return True

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hotswap_ray.core.beliefs import Beliefs
 from hotswap_ray.core.errors import NotFound
 from hotswap_ray.core.evidence import Cell, Evidence, group
 from hotswap_ray.core.learnings import TaskKnowledge
 from hotswap_ray.core.names import did_you_mean
+from hotswap_ray.core.prior import Belief
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.types import Outcome
 
@@ -68,6 +70,13 @@ class Learned:
         """Learn a quality that was given later."""
         self._cell(key).score((score,))
 
+    def forget(self, key: Cell) -> None:
+        """Start a cell anew: its model changed, and what was seen of it holds no longer."""
+        old = self.cells.pop(key, None)
+        if old is not None:
+            self._by_task[key[0]].remove(old)
+            self._cell(key).count = old.count  # ever seen
+
     def _cell(self, key: Cell) -> Evidence:
         self.dirty.add(key)
         cell = self.cells.get(key)
@@ -101,6 +110,13 @@ class Learned:
         known = self.known(task).observe(self.of_task(task), now_s)
         self.knowledge[task] = known
         return known
+
+    def prior(self, task: str, model: str) -> Belief:
+        """What the other tasks and models let expect of a model, without its own evidence."""
+        tasks = {task, *(t for t, m in self.cells if m == model)}
+        models = {model, *(m for t, m in self.cells if t in tasks and m)}
+        others = {key: cell for key, cell in self.cells.items() if key != (task, model)}
+        return Beliefs(others, sorted(tasks), sorted(models)).of(task, model)
 
     def rows(self, task: str | None = None) -> list[dict[str, Any]]:
         """A flat row per cell; ``model`` is ``None`` for reports that name no model."""

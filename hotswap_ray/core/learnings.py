@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
 
 from hotswap_ray.core.evidence import ACCURACY, TOKEN_ACCURACY, TOKEN_BINS, Evidence
+from hotswap_ray.core.prior import Belief
 from hotswap_ray.core.sketch import Sketch
 from hotswap_ray.core.spec import Preferences, Requirements, TaskSpec
 from hotswap_ray.core.types import Criteria
@@ -20,10 +21,6 @@ T = TypeVar("T")
 Complexity = Literal["low", "medium", "high"]
 Quantiles = Mapping[str, float]
 
-PRIOR_CAP = 12.0
-"""Most pseudo-samples that a task's evidence is worth to a new model."""
-PRIOR_DISCOUNT = 0.1
-"""Share of the task's evidence that counts, up to the cap."""
 LEAST_SEEN = 10
 """Outcomes before the complexity is derived; until then it is medium."""
 
@@ -183,8 +180,8 @@ class TransferRecord:
         transferred: Parts of the task's knowledge that went over, whole.
         complexity: Of the task.
         prior_mass: Pseudo-samples the prior is worth, 0 to 12.
-        prior_success: Mean of the prior; ``None`` when its mass is 0.
-        prior_quality: Mean score of the prior; ``None`` when nobody scored.
+        prior_mean: Reward that the other tasks and models let expect, in [0, 1].
+        prior_sd: Standard deviation of that expectation.
         own_count: Outcomes of ``to_model`` itself at this task, seen earlier.
         at_s: Unix time.
     """
@@ -195,8 +192,8 @@ class TransferRecord:
     transferred: tuple[str, ...]
     complexity: Complexity
     prior_mass: float
-    prior_success: float | None
-    prior_quality: float | None
+    prior_mean: float
+    prior_sd: float
     own_count: int
     at_s: float
 
@@ -207,6 +204,7 @@ def transfer(
     from_model: str,
     to_model: str,
     now_s: float,
+    prior: Belief,
 ) -> TransferRecord:
     """Hand a task over to another model.
 
@@ -216,12 +214,8 @@ def transfer(
         from_model: Model that serves now.
         to_model: Model that will serve.
         now_s: Unix time.
+        prior: What is believed of ``to_model`` at the task without its own evidence.
     """
-    cells = list(evidence_of_task)
-    others = [cell for cell in cells if cell.model != to_model]
-    good = sum(cell.successes for cell in others)
-    total = good + sum(cell.failures for cell in others)
-    scored = sum(cell.quality.weight for cell in others)
     parts = ("latency_ms", "tokens_in", "tokens_out")
     return TransferRecord(
         task=knowledge.task,
@@ -235,12 +229,10 @@ def transfer(
             *(part for part in parts if getattr(knowledge, part)),
         ),
         complexity=knowledge.complexity,
-        prior_mass=round(min(PRIOR_CAP, PRIOR_DISCOUNT * total), 3),
-        prior_success=good / total if total else None,
-        prior_quality=(
-            sum(c.quality.mean * c.quality.weight for c in others) / scored if scored else None
-        ),
-        own_count=sum(cell.count for cell in cells if cell.model == to_model),
+        prior_mass=round(prior.mass, 3),
+        prior_mean=round(prior.prior, 4),
+        prior_sd=round(prior.sd, 4),
+        own_count=sum(cell.count for cell in evidence_of_task if cell.model == to_model),
         at_s=now_s,
     )
 

@@ -54,3 +54,8 @@ class RecentLatencies:
             wanted &= self._task == self._numbers.get(task, -2)
         found = self._latency_ms[wanted]
         return (float(np.quantile(found, 0.99)) if len(found) else None), len(found)
+
+    def rate(self, now_s: float, task: str, over_s: float = 300.0) -> float:
+        """Answers of a task a second, over the last ``over_s``."""
+        recent = (self._at_s >= now_s - over_s) & (self._task == self._numbers.get(task, -2))
+        return int(recent.sum()) / over_s

@@ -12,12 +12,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hotswap_ray.core.autoswap import Choice, Settings, Standing, SwapCost, TaskState, decide
-from hotswap_ray.core.decision import FairShare, Matching, PairTest
+from hotswap_ray.core.decision import Matching, PairTest
 from hotswap_ray.core.drift import Change, Drift
 from hotswap_ray.core.selection import Arm
 
 DAY_S = 86_400.0
 LOADED = SwapCost()
+MOST_SOURCES = 200
+"""Pairs of candidate and voter that are kept apart; further voters do not count for a test."""
 
 
 class Trials:
@@ -62,41 +64,83 @@ class Trials:
         self._width = width
         self._ratio = ratio
         self._tests: dict[str, PairTest] = {}
-        self._matching: dict[str, Matching] = {}
-        self._gates: dict[str, FairShare] = {}
+        self._by_source: dict[str, dict[str, PairTest]] = {}
+        self._matching: dict[tuple[str, str | None], Matching] = {}
         self._drift: dict[str, Drift] = {}
         self._swaps_s: list[float] = []
         self._last_swap_s = -math.inf
 
     @property
     def tests(self) -> Mapping[str, PairTest]:
-        """Test of each candidate that was compared, since the last swap."""
-        return self._tests
+        """Test of each candidate that was compared, since the last swap.
 
-    def pair(
-        self, candidate: str, utility: float, active_utility: float, source: str | None = None
-    ) -> None:
+        Where people voted it is the test that remains without the one source that speaks
+        most for the candidate: what is proven then, no source brought about alone.
+        """
+        return {name: self._without_one(name) for name in self._tests}
+
+    def _without_one(self, candidate: str) -> PairTest:
+        whole = self._tests[candidate]
+        parts = self._by_source.get(candidate)
+        if not parts:
+            return whole
+        return min((whole.without(part) for part in parts.values()), key=PairTest.log_e)
+
+    def configure(self, settings: Settings, margin: float, width: float, ratio: int) -> None:
+        """Take over settings; tests of another margin or width start anew.
+
+        Args:
+            settings: How careful to be.
+            margin: Difference of utility that is not worth a promotion.
+            width: Difference that counts as none.
+            ratio: Served requests of the active model per one of a candidate.
+        """
+        self.settings, self._ratio = settings, ratio
+        if (self._margin, self._width) != (margin, width):
+            self._margin, self._width = margin, width
+            self.restart()
+
+    def restart(self) -> None:
+        """Forget what was compared: results have another meaning from now on."""
+        self._tests.clear()
+        self._by_source.clear()
+        self._matching.clear()
+
+    def pair(self, candidate: str, utility: float, active_utility: float) -> None:
         """The same prompt was answered by a candidate and the active model.
 
         Args:
             candidate: Model id.
             utility: Of its answer, in [0, 1].
             active_utility: Of the active model's answer.
-            source: Whose judgement it is; ``None`` for a checker, which is not limited.
         """
-        if candidate != self.active and self._admits(candidate, source):
-            self._test(candidate).extend((utility - active_utility,))
+        if candidate != self.active:
+            self._extend(candidate, None, (utility - active_utility,))
 
     def served(self, model: str, utility: float, source: str | None = None) -> None:
-        """A request was answered by one model only; its utility meets another one's."""
+        """A request was answered by one model only; its utility meets another one's.
+
+        Args:
+            model: Model id.
+            utility: Of its answer, in [0, 1].
+            source: Whose judgement it is; only judgements of one source meet. ``None`` for
+                what no person judged.
+        """
         if model == self.active:
-            for candidate, matching in self._matching.items():
-                if found := matching.active(utility):
-                    self._test(candidate).extend(found)
-        elif self._admits(model, source):
-            matching = self._matching.setdefault(model, Matching(self._ratio))
-            if found := matching.candidate(utility):
-                self._test(model).extend(found)
+            for (candidate, judge), matching in self._matching.items():
+                if judge == source and (found := matching.active(utility)):
+                    self._extend(candidate, source, found)
+            return
+        if source is not None and len(self._matching) > MOST_SOURCES:
+            return
+        matching = self._matching.setdefault((model, source), Matching(self._ratio))
+        if found := matching.candidate(utility):
+            self._extend(model, source, found)
+
+    def _extend(self, candidate: str, source: str | None, found: Sequence[float]) -> None:
+        self._test(self._tests, candidate).extend(found)
+        if source is not None:
+            self._test(self._by_source.setdefault(candidate, {}), source).extend(found)
 
     def watch(self, model: str, value: float) -> Change:
         """Success or quality of one answer, for the drift of its model."""
@@ -104,6 +148,11 @@ class Trials:
         if drift is None:
             drift = self._drift[model] = Drift()
         return drift.update(value)
+
+    def recent(self, model: str) -> float:
+        """Mean of about the last 20 watched values of a model; NaN before any."""
+        drift = self._drift.get(model)
+        return math.nan if drift is None else drift.recent
 
     def look(
         self,
@@ -141,7 +190,7 @@ class Trials:
                 self._standing(arm, prices.get(arm.model, 0.0), swap_costs.get(arm.model, LOADED))
                 for arm in arms
             ),
-            tests=self._tests,
+            tests=self.tests,
             previous=self.previous,
             since_swap_s=now_s - self._last_swap_s,
             recent_swaps=sum(1 for at_s in self._swaps_s if now_s - at_s < DAY_S),
@@ -151,10 +200,11 @@ class Trials:
     def undecided(self, models: Sequence[str]) -> list[str]:
         """Candidates whose evidence can still change something, in the given order."""
         rivals = [model for model in models if model != self.active]
+        tests = self.tests
         return [
             model
             for model in rivals
-            if (test := self._tests.get(model)) is None
+            if (test := tests.get(model)) is None
             or test.count < self.settings.min_samples
             or test.verdict(len(rivals), self.settings.alpha) == "undecided"
         ]
@@ -162,9 +212,7 @@ class Trials:
     def swapped(self, model: str, now_s: float, automatic: bool = True) -> None:
         """Another model serves now: every test starts anew, the old model is guarded against."""
         self.previous, self.active = self.active, model
-        self._tests.clear()
-        self._matching.clear()
-        self._gates.clear()
+        self.restart()
         self._last_swap_s = now_s
         if automatic:
             self._swaps_s = [at_s for at_s in self._swaps_s if now_s - at_s < DAY_S] + [now_s]
@@ -178,7 +226,9 @@ class Trials:
         self._drift.pop(model, None)
         for candidate in list(self._tests) if model == self.active else [model]:
             self._tests.pop(candidate, None)
-            self._matching.pop(candidate, None)
+            self._by_source.pop(candidate, None)
+            for key in [key for key in self._matching if key[0] == candidate]:
+                del self._matching[key]
         self._swaps_s.clear()
 
     def _standing(self, arm: Arm, price: float, cost: SwapCost) -> Standing:
@@ -187,24 +237,25 @@ class Trials:
         belief = drift.recent if drift is not None and collapsed else arm.belief
         return Standing(arm.model, belief, arm.count, arm.success_rate, price, collapsed, cost)
 
-    def _test(self, candidate: str) -> PairTest:
-        test = self._tests.get(candidate)
+    def _test(self, tests: dict[str, PairTest], name: str) -> PairTest:
+        test = tests.get(name)
         if test is None:
-            test = self._tests[candidate] = PairTest(self._margin, self._width)
+            test = tests[name] = PairTest(self._margin, self._width)
         return test
-
-    def _admits(self, candidate: str, source: str | None) -> bool:
-        if source is None:
-            return True
-        return self._gates.setdefault(candidate, FairShare()).admits(source)
 
     def to_doc(self) -> dict[str, Any]:
         """Plain values for the store. Drift and pending matches start anew after a restart."""
         return {
             "task": self.task,
             "active": self.active,
+            "margin": self._margin,
+            "width": self._width,
             "previous": self.previous,
             "tests": {name: test.to_doc() for name, test in self._tests.items()},
+            "by_source": {
+                name: {source: test.to_doc() for source, test in tests.items()}
+                for name, tests in self._by_source.items()
+            },
             "swaps_s": list(self._swaps_s),
             "last_swap_s": None if math.isinf(self._last_swap_s) else self._last_swap_s,
         }
@@ -214,9 +265,13 @@ class Trials:
         cls, doc: Mapping[str, Any], settings: Settings | None = None, ratio: int = 1
     ) -> Trials:
         """Inverse of ``to_doc``."""
-        made = cls(doc["task"], doc["active"], settings, ratio=ratio)
+        made = cls(doc["task"], doc["active"], settings, doc["margin"], doc["width"], ratio)
         made.previous = doc["previous"]
         made._tests = {name: PairTest.from_doc(saved) for name, saved in doc["tests"].items()}
+        made._by_source = {
+            name: {source: PairTest.from_doc(saved) for source, saved in tests.items()}
+            for name, tests in doc["by_source"].items()
+        }
         made._swaps_s = list(doc["swaps_s"])
         last_s = doc["last_swap_s"]
         made._last_swap_s = -math.inf if last_s is None else last_s

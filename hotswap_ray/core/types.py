@@ -19,6 +19,15 @@ class Decision(StrEnum):
     EXPLORE = "explore"
     PINNED = "pinned"
     FALLBACK = "fallback"
+    # In outcomes only:
+    SHADOWED = "shadowed"  # the active model answered, and a candidate got a copy
+    SHADOW = "shadow"  # the candidate's answer to that copy, which no client saw
+    BENCH = "bench"
+    GOLDEN = "golden"
+
+
+SHADOW_PREFIX = "shadow-"
+"""Before the request id in the outcome of a copy."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,11 +184,15 @@ def test_two_equal_models_swap_at_most_once_in_100_000_requests():
 def test_one_client_alone_causes_no_promotion():
     trials = Trials("t", "a", Settings(cooldown_s=0))
     arms = [Arm("a", 500, belief=0.5), Arm("b", 500, belief=0.9)]
-    for _ in range(500):
-        trials.pair("b", 1.0, 0.0, source="key-1")
+
+    def votes(source, number):
+        for n in range(number):
+            trials.served("b", float(n % 4 > 0), source)
+            trials.served("a", float(n % 4 == 0), source)
+
+    votes("key-1", 500)
     assert trials.look(0.0, arms).action == "undecided"
-    for n in range(60):
-        trials.pair("b", float(n % 2), 0.0, source=f"key-{n % 12}")
+    votes("key-2", 60)
     assert trials.look(0.0, arms).action == "promote"
 
 

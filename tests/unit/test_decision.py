@@ -130,14 +130,25 @@ def test_matching_is_fair_when_the_traffic_follows_the_results():
     assert wrong <= 20
 
 
-def test_one_source_cannot_fill_a_test():
+def test_one_source_is_never_most_of_what_was_admitted_lately():
     gate = FairShare()
-    troll = sum(gate.admits("troll") for _ in range(1000))
-    assert troll <= 2
     for n in range(300):
         gate.admits(f"user-{n % 30}")
-    troll += sum(gate.admits("troll") for _ in range(1000))
-    assert troll <= 0.36 * (300 + troll)
+    assert sum(gate.admits("troll") for _ in range(1000)) <= 6
+
+
+def test_a_test_without_one_of_its_parts_is_the_test_of_the_rest():
+    rng = random.Random(4)
+    part, rest, whole = PairTest(), PairTest(), PairTest()
+    for n in range(200):
+        difference = rng.uniform(-1, 1)
+        (part if n % 3 else rest).extend([difference])
+        whole.extend([difference])
+    left = whole.without(part)
+    assert left.count == rest.count
+    assert left.mean == pytest.approx(rest.mean)
+    for side in ("better", "worse", "not_better", "not_worse"):
+        assert left.log_e(side) == pytest.approx(rest.log_e(side))
 
 
 def test_a_collapse_is_noticed_within_60_requests_and_calm_raises_no_alarm():

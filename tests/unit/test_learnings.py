@@ -12,7 +12,8 @@ import pytest
 from hotswap_ray.core.errors import NotFound
 from hotswap_ray.core.evidence import Evidence, Moments, group, problem
 from hotswap_ray.core.learned import Learned
-from hotswap_ray.core.learnings import PRIOR_CAP, TaskKnowledge, derive_complexity, transfer
+from hotswap_ray.core.learnings import TaskKnowledge, derive_complexity, transfer
+from hotswap_ray.core.prior import CAP, Belief
 from hotswap_ray.core.recent import RecentLatencies
 from hotswap_ray.core.spec import Preferences, Requirements, TaskSpec
 from hotswap_ray.core.types import Criteria
@@ -237,15 +238,14 @@ def test_a_transfer_hands_over_the_task_and_copies_no_observation(outcome):
     new.extend([outcome(1)])
     before = [old.to_doc(), new.to_doc()]
     known = TaskKnowledge("t").observe([old, new], 1.0)
-    record = transfer(known, [old, new], "small", "large", 2.0)
+    prior = Belief(mean=0.7, sd=0.1, prior=0.6, mass=5.0)
+    record = transfer(known, [old, new], "small", "large", 2.0, prior)
     assert [old.to_doc(), new.to_doc()] == before
     assert "requirements" in record.transferred
     assert "latency_ms" in record.transferred
-    assert 0 < record.prior_mass <= PRIOR_CAP
-    assert record.prior_success == pytest.approx(0.9, abs=0.05)
+    assert (record.prior_mass, record.prior_mean, record.prior_sd) == (5.0, 0.6, 0.1)
     assert record.own_count == 1
-    fresh = transfer(TaskKnowledge("t"), [], "small", "large", 2.0)
-    assert (fresh.prior_mass, fresh.prior_success) == (0, None)
+    fresh = transfer(TaskKnowledge("t"), [], "small", "large", 2.0, prior)
     assert "latency_ms" not in fresh.transferred
 
 
@@ -257,7 +257,7 @@ def test_a_transfer_takes_under_a_millisecond_with_twenty_models(outcome):
     for _ in range(50):
         started = time.perf_counter()
         known = learned.refresh("capitals", 1.0)
-        transfer(known, learned.of_task("capitals"), "m0", "m1", 1.0)
+        transfer(known, learned.of_task("capitals"), "m0", "m1", 1.0, Belief(0.5, 0.1, 0.5, 1.0))
         took.append(time.perf_counter() - started)
     # The best of many: a busy machine may interrupt any of them.
     assert min(took) < 1e-3
@@ -294,3 +294,17 @@ def test_recent_latencies_compare_two_stretches_of_time(outcome):
     recent.extend([outcome(n, at_s=200.0, latency_ms=1.0) for n in range(2500)])
     assert recent.p99(0, 150)[1] == 0
     assert recent.p99(150, 250)[1] == 1000
+
+
+def test_the_prior_of_a_new_model_is_weak_and_comes_from_what_it_did_elsewhere(outcome):
+    learned = Learned(500)
+    for task, good in (("a", 0.9), ("b", 0.8)):
+        for model, offset in (("small", 0.0), ("large", -0.6)):
+            scores = [outcome(n, task=task, model=model, quality=good + offset) for n in range(80)]
+            learned.fold(scores)
+    learned.fold([outcome(n, task="c", model="small", quality=0.85) for n in range(80)])
+    prior = learned.prior("c", "large")
+    assert 0 < prior.mass <= CAP
+    assert prior.prior < 0.6  # it was bad elsewhere, so it is expected to be bad here
+    assert learned.prior("c", "unheard-of").prior > prior.prior
+    assert ("c", "large") not in learned.cells  # nothing was copied
