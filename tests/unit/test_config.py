@@ -113,6 +113,22 @@ def test_options_are_checked_by_the_engine():
     ]
 
 
+def test_a_checker_that_cannot_be_found_gets_its_line():
+    text = GOOD + (
+        "    checks:\n      - kind: callable\n        value: nowhere_at_all:check\n"
+        "    golden:\n      - prompt: hi\n        check: {kind: callable, value: nobody}\n"
+    )
+    one, other = problems(text)
+    assert one.startswith("f.yaml:15: tasks.chat.checks[0].value: checker 'nowhere_at_all:check'")
+    assert other.startswith("f.yaml:18: tasks.chat.golden[0].check.value: no checker 'nobody'")
+
+
+def test_a_schema_that_is_none_gets_its_line():
+    check = "      - {kind: json_schema, json_schema: {type: objekt}}\n"
+    (line,) = problems(GOOD + "    checks:\n" + check)
+    assert line.startswith("f.yaml:14: tasks.chat.checks[0]: not a JSON schema: 'objekt' is not")
+
+
 @pytest.mark.parametrize(
     ("addition", "text"),
     [

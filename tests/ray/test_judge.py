@@ -1,0 +1,98 @@
+"""A check that hangs for ever, in the real judge of a running system."""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import orjson
+import pytest
+import ray
+
+from hotswap_ray.actors.judge import JUDGE, Job, Verdict
+from hotswap_ray.actors.judge_link import connect
+from hotswap_ray.core.golden import Check
+from tests.ray.conftest import wait_until
+
+pytestmark = pytest.mark.ray
+
+PARIS = Check(kind="contains", value="Paris")
+
+
+def loops(request, answer):
+    """A check that never ends."""
+    while True:
+        with suppress(Exception):
+            time.monotonic()
+
+
+def clings(request, answer):
+    """A check that never ends, and that no timer can interrupt."""
+    while True:
+        with suppress(BaseException):
+            while True:
+                time.monotonic()
+
+
+def leaves(request, answer):
+    """A check that takes its process down."""
+    import os
+
+    os._exit(1)
+
+
+def job(text, *checks):
+    body = orjson.dumps({"choices": [{"index": 0, "text": text}]})
+    return Job(checks or (PARIS,), "completions", {"prompt": "Capital of France?"}, body)
+
+
+def call(name):
+    return Check(kind="callable", value=f"tests.ray.test_judge:{name}")
+
+
+async def pid():
+    """Process of the judge, once it answers."""
+    actor = ray.get_actor(JUDGE, namespace="hotswap")
+    return await actor.__ray_call__.remote(lambda _: __import__("os").getpid())
+
+
+async def judged(jobs):
+    link = connect("hotswap", 2)
+    link._spare_s = 3.0
+    before = await pid()
+    verdicts = await link.judge(jobs)
+    assert link.unjudged == sum(verdict.quality is None for verdict in verdicts)
+    return verdicts, before != await pid()
+
+
+@pytest.mark.parametrize(
+    "check",
+    [Check(kind="regex", value="(a+)+$"), call("loops")],
+    ids=["regex", "loop"],
+)
+def test_a_check_that_hangs_is_interrupted_and_the_others_are_judged(system, check):
+    jobs = [job("Paris"), job("a" * 60 + "b", check), job("Rome")]
+    (first, hung, last), restarted = asyncio.run(judged(jobs))
+    assert (first, last) == (Verdict(1.0), Verdict(0.0))
+    assert hung.quality is None
+    assert hung.error.startswith("took longer than 2 s")
+    assert check.value in hung.error
+    assert not restarted
+
+
+@pytest.mark.parametrize("name", ["clings", "leaves"])
+def test_a_judge_that_nothing_else_can_help_is_started_anew_and_judges_the_others(system, name):
+    jobs = [job("Paris"), job("x", call(name)), job("Rome")]
+    (first, lost, last), restarted = asyncio.run(judged(jobs))
+    assert (first, last) == (Verdict(1.0), Verdict(0.0))
+    assert lost.quality is None
+    assert name in lost.error
+    assert restarted
+
+
+def test_a_judge_that_was_killed_is_back_for_the_next_answer(system):
+    ray.kill(ray.get_actor(JUDGE, namespace="hotswap"), no_restart=False)
+
+    def is_judged():
+        return asyncio.run(connect("hotswap", 2).judge([job("Paris")])) == [Verdict(1.0)]
+
+    assert wait_until(is_judged, what="judged")
