@@ -8,10 +8,17 @@ from typing import Any
 
 from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, LearningLog, Score
+from hotswap_ray.core.calibration import observe
 from hotswap_ray.core.learned import Learned
 from hotswap_ray.core.learnings import TaskKnowledge
+from hotswap_ray.core.prediction import Known, predict
 from hotswap_ray.core.recent import RecentLatencies
+from hotswap_ray.core.types import Decision
 from hotswap_ray.store import Store
+
+ACTUAL_ROWS = 10_000
+UNSEEN = (Decision.SHADOW, Decision.BENCH, Decision.GOLDEN)
+"""Decisions whose answers no client got."""
 
 
 class LearningQueries:
@@ -65,6 +72,20 @@ class LearningQueries:
         """The newest outcomes as a DataFrame; see ``Store.outcomes_frame``."""
         await self._log.flush()
         return await asyncio.to_thread(self._store.outcomes_frame, task, model, since_s, limit)
+
+    async def predict(self, task: str, model: str, known: Known) -> dict[str, Any]:
+        """What a model is expected to do at a task; see ``core.prediction.predict``.
+
+        Raises:
+            NotFound: The task is unknown.
+        """
+        self._learned.known(task)
+        return predict(task, model, self._learned.cells, known).to_doc()
+
+    async def actual(self, task: str, model: str, since_s: float) -> dict[str, Any] | None:
+        """What a model did at a task in live traffic since a Unix time; see ``observe``."""
+        frame = await self.outcomes(task, model, since_s, ACTUAL_ROWS)
+        return observe(frame[~frame["decision"].isin(UNSEEN)].to_dict("records"))
 
     async def summary(self) -> dict[str, Any]:
         """Counts over everything, and what is known per task."""

@@ -9,19 +9,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
-from typing import Any, Literal, Protocol
+from dataclasses import replace
+from typing import Literal
 
 from hotswap_ray.actors.fleet import Fleet, room_of
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.validation import validate
 from hotswap_ray.config import Config
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import (
     EngineTimeout,
     EngineUnavailable,
-    HotswapError,
     Incompatible,
     InsufficientResources,
 )
@@ -31,21 +31,8 @@ from hotswap_ray.core.strategy import Room, Strategy, choose_strategy
 from hotswap_ray.core.swap import Event, Phase, Swap, advance
 from hotswap_ray.store import Store
 
-STEADY_S = 60.0  # what counts as "before" when the price of a load is measured
 POLL_S = 0.5
 LEARNING_WAIT_S = 30.0
-
-
-class Learning(Protocol):
-    """What a swap asks of the learnings."""
-
-    async def transfer(self, task: str, from_model: str, to_model: str) -> Any:
-        """Carry task knowledge over; returns the record of what went."""
-        ...
-
-    async def latency_p99(self, since_s: float, until_s: float) -> dict[str, Any]:
-        """99th percentile of requests that arrived in a span, as ``p99_ms`` and ``count``."""
-        ...
 
 
 class SwapActions:
@@ -57,7 +44,7 @@ class SwapActions:
         fleet: The cluster.
         pool: Models.
         publisher: Route table.
-        learning: Learnings.
+        learning: Learnings, and what is predicted and measured.
         tasks: Task specs by id.
         clock: Unix seconds.
         open_swaps: All swaps that have not ended, this one included.
@@ -70,7 +57,7 @@ class SwapActions:
         fleet: Fleet,
         pool: ModelPool,
         publisher: Publisher,
-        learning: Learning,
+        learning: SwapLearning,
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
         open_swaps: Callable[[], list[Swap]] = list,
@@ -118,6 +105,7 @@ class SwapActions:
             if strategy is not None:
                 # Saved before anything is loaded: after a crash it could not be told.
                 swap = swap.with_facts(loaded_here=not self._pool.is_ready(spec.id))
+                swap = await self._learning.predicted(swap)
                 return replace(swap, strategy=strategy, reason=why)
             if time.monotonic() >= deadline:
                 raise InsufficientResources(f"no room for {spec.id}: {why}", 30.0)
@@ -157,20 +145,7 @@ class SwapActions:
         if not swap.facts.get("loaded_here"):
             return swap
         swap = swap.with_facts(memory_bytes=generation.memory_bytes)
-        try:
-            during = await self._learning.latency_p99(since_s, self._clock())
-            before = await self._learning.latency_p99(since_s - STEADY_S, since_s)
-        except HotswapError:
-            return swap  # a measurement is no reason to lose a swap
-        if during["count"] and before["count"]:
-            ratio = during["p99_ms"] / max(before["p99_ms"], 1e-3)
-            swap = swap.with_facts(
-                load_p99_ms=round(during["p99_ms"], 2),
-                steady_p99_ms=round(before["p99_ms"], 2),
-                load_p99_ratio=round(ratio, 3),
-                load_requests=during["count"],
-            )
-        return swap
+        return await self._learning.price_of_load(swap, since_s, self._clock())
 
     async def _make_room(self, task: str, model: str, strategy: str) -> None:
         """Hold the route, let its requests end, then free what ``model`` uses."""
@@ -196,14 +171,14 @@ class SwapActions:
         while True:
             started = time.perf_counter()
             try:
-                record = await self._learning.transfer(swap.task, swap.from_model, swap.to_model)
+                record = await self._learning.transfer(swap)
                 break
             except (EngineUnavailable, EngineTimeout):  # the actor is being restarted
                 if time.monotonic() >= deadline:
                     raise
                 await asyncio.sleep(POLL_S)
         elapsed_ms = (time.perf_counter() - started) * 1e3
-        return swap.with_facts(transfer_ms=round(elapsed_ms, 3), transferred=_short(record))
+        return swap.with_facts(transfer_ms=round(elapsed_ms, 3), transferred=record)
 
     async def canary(self, swap: Swap) -> Swap:
         """No steps are configured: done at once."""
@@ -256,7 +231,8 @@ class SwapActions:
         return swap
 
     async def retiring(self, swap: Swap) -> Swap:
-        """Unload the old model unless somebody else wants it."""
+        """Measure what the candidate came to; unload the old model unless others want it."""
+        swap = await self._learning.actual(swap)
         await self._unload_unwanted(swap.from_model, swap)
         return swap
 
@@ -284,7 +260,7 @@ class SwapActions:
             swap = swap.with_facts(
                 commit_ms=round(commit_ms, 2), rollback_ms=round(rollback_ms, 2), rolled_back=True
             )
-        return swap
+        return await self._learning.actual(swap)
 
     async def _room_to_go_back(self, swap: Swap) -> None:
         wanted: Literal["auto", "sleep"] = "sleep" if swap.strategy == "sleep" else "auto"
@@ -334,10 +310,3 @@ def _needs(swap: Swap) -> set[str]:
             return {swap.from_model}
         case _:
             return {swap.from_model, swap.to_model}
-
-
-def _short(record: Any) -> Any:
-    """The transfer record without what the store keeps elsewhere: an event stays small."""
-    if hasattr(record, "summary"):
-        return record.summary()
-    return asdict(record) if hasattr(record, "__dataclass_fields__") else record

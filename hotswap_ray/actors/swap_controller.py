@@ -15,7 +15,8 @@ from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
-from hotswap_ray.actors.swap_actions import Learning, SwapActions
+from hotswap_ray.actors.swap_actions import SwapActions
+from hotswap_ray.actors.swap_learning import Learning, SwapLearning
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
@@ -60,13 +61,14 @@ class SwapController:
             RouteTable(), self._save_table, fleet.is_alive, fleet.ingress_count, self._load_table
         )
         self._pool = ModelPool(config, store, fleet, self._publisher, self._fallbacks)
+        self._learning = SwapLearning(store, self._pool, learning)
         self._actions = SwapActions(
             config,
             store,
             fleet,
             self._pool,
             self._publisher,
-            learning,
+            self._learning,
             self._tasks,
             clock,
             lambda: self._runner.open(),
@@ -228,6 +230,15 @@ class SwapController:
         )
         strict = self._config.swap.compatibility == "strict"
         return {"accepted": report.accepts(strict), "gaps": [str(gap) for gap in report.gaps]}
+
+    async def predict(self, task: str, model: str) -> dict[str, Any]:
+        """What a model is expected to do at a task, with its compatibility as of ``check``."""
+        checked = await self.check(task, model)
+        return {**await self._learning.predict(task, model), **checked}
+
+    async def calibration(self) -> dict[str, Any]:
+        """See ``SwapLearning.calibration``."""
+        return await self._learning.calibration()
 
     async def status(self) -> dict[str, Any]:
         """Routes, models, open swaps, ingress replicas and the last trouble."""

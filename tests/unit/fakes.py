@@ -9,6 +9,7 @@ import orjson
 
 from hotswap_ray.actors.fleet import AppState, room_of
 from hotswap_ray.core.errors import EngineError, EngineUnavailable, StoreError
+from hotswap_ray.core.prediction import predict
 from hotswap_ray.core.routes import RouteTable, app_name
 from hotswap_ray.core.strategy import Room
 from hotswap_ray.store import Store
@@ -210,6 +211,9 @@ class FakeLearning:
     def __init__(self):
         self.transfers = []
         self.error = None
+        self.cells = {}  # evidence that predictions are made of
+        self.seen = None  # what models then do
+        self.asked_since_s = None
 
     async def transfer(self, task, from_model, to_model):
         if self.error:
@@ -221,6 +225,17 @@ class FakeLearning:
         if self.error:
             raise self.error
         return {"p99_ms": 12.0, "count": 40}
+
+    async def predict(self, task, model, known):
+        if self.error:
+            raise self.error
+        return predict(task, model, self.cells, known).to_doc()
+
+    async def actual(self, task, model, since_s):
+        if self.error:
+            raise self.error
+        self.asked_since_s = since_s
+        return self.seen and dict(self.seen)
 
 
 class ScriptedStore(Store):
