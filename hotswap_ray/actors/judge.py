@@ -4,13 +4,15 @@ A check can hang: a regular expression may backtrack for ever without letting an
 thread run, a callable may loop. So ``Judge`` is an actor that serves nobody else. A timer
 interrupts a check that takes too long, and only that answer goes without a verdict. What
 no timer can interrupt (a loop in C, a checker that swallows the interruption) is ended by
-the caller: ``judge_link.py`` kills the process, and Ray starts it again.
+the caller: ``judge_link.py`` kills the process, and Ray starts it again. Checks that do so
+again and again rest for a while, so that one task's cannot starve the others.
 """
 
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -26,6 +28,10 @@ from hotswap_ray.engines.answers import assemble
 
 JUDGE = "judge"
 """Name of the actor."""
+STRIKES = 3
+"""Times in a row that checks may hang before they rest."""
+REST_S = 120.0
+"""How long they rest, in seconds; if they hang then, they rest again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +70,47 @@ class Overdue(BaseException):
     """A check ran into its limit; no ``except Exception`` of a checker may catch it."""
 
 
+class Strikes:
+    """Which checks hang again and again, and therefore rest.
+
+    Args:
+        clock: Seconds, never going back.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._counts: dict[str, int] = {}
+        self._rest_until: dict[str, float] = {}
+
+    def resting(self, job: Job) -> Verdict | None:
+        """The verdict on a job whose checks rest; ``None`` if they do not."""
+        if not self._rest_until or self._clock() >= self._rest_until.get(repr(job.checks), 0):
+            return None
+        return Verdict(None, f"rests, for it hung {STRIKES} times: {labels(job)}")
+
+    def note(self, job: Job, *, hung: bool) -> None:
+        """Count what became of a job's checks."""
+        if not hung:
+            if self._counts:
+                self._counts.pop(repr(job.checks), None)
+            return
+        key = repr(job.checks)
+        self._counts[key] = self._counts.get(key, 0) + 1
+        if self._counts[key] >= STRIKES:
+            self._rest_until[key] = self._clock() + REST_S
+
+
 class Judge:
     """The actor. Its methods are synchronous: only a main thread can be interrupted.
 
     Args:
         limit_s: Longest that the checks of one answer may take, in seconds.
+        strikes: Which checks rest.
     """
 
-    def __init__(self, limit_s: float) -> None:
+    def __init__(self, limit_s: float, strikes: Strikes | None = None) -> None:
         self._limit_s = limit_s
+        self._strikes = strikes or Strikes()
 
     def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
         """Judge answers, each within the limit.
@@ -84,17 +122,31 @@ class Judge:
             One verdict a job, in order. A check that raises or takes too long costs only its
             own answer the verdict.
         """
-        return [self._verdict(job) for job in jobs]
+        return [self._strikes.resting(job) or self._limited(job) for job in jobs]
 
-    def _verdict(self, job: Job) -> Verdict:
+    def _limited(self, job: Job) -> Verdict:
         try:
             with _interrupted_after(self._limit_s):
-                text = answer_text(job.endpoint, job.answer, streamed=job.streamed)
-                return Verdict(checkers.judge(job.checks, text, job.request))
-        except CheckerFailed as error:
-            return Verdict(None, error.message)
+                verdict = judge_one(job)
         except Overdue:
+            self._strikes.note(job, hung=True)
             return Verdict(None, f"took longer than {self._limit_s:g} s: {labels(job)}")
+        self._strikes.note(job, hung=False)
+        return verdict
+
+
+def judge_one(job: Job) -> Verdict:
+    """Judge one answer here and now, however long it takes."""
+    try:
+        text = answer_text(job.endpoint, job.answer, streamed=job.streamed)
+        return Verdict(checkers.judge(job.checks, text, job.request))
+    except CheckerFailed as error:
+        return Verdict(None, error.message)
+
+
+async def judge_here(jobs: Sequence[Job]) -> list[Verdict]:
+    """Judge in this process, without a limit: what a ``JudgeLink`` does, for short checks."""
+    return [judge_one(job) for job in jobs]
 
 
 def labels(job: Job) -> str:

@@ -7,12 +7,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
-from hotswap_ray.actors.judge import JUDGE, Job, Verdict, labels
+from hotswap_ray.actors.judge import JUDGE, Job, Strikes, Verdict, labels
 from hotswap_ray.actors.proxy import ActorProxy
 from hotswap_ray.core.errors import HotswapError
 
 MOST_JOBS = 32
-"""Answers sent at once: bounds what one that cannot be interrupted delays."""
+"""Answers sent at once."""
+MOST_OVERDUE = 8
+"""Answers of a batch that may use their whole limit before the batch counts as lost."""
 SPARE_S = 10.0
 """Seconds a batch gets beyond its checks: the way there, a queue, a judge that starts."""
 RESTART_S = 30.0
@@ -56,6 +58,7 @@ class JudgeLink:
         self._limit_s = limit_s
         self._spare_s = spare_s
         self._restart_s = restart_s
+        self._strikes = Strikes()
         self._turn = asyncio.Lock()
         self.unjudged = 0
         self.errors = 0
@@ -82,15 +85,25 @@ class JudgeLink:
         return verdicts
 
     async def _batch(self, jobs: list[Job]) -> list[Verdict]:
+        resting = [self._strikes.resting(job) for job in jobs]
+        awake = [job for job, rests in zip(jobs, resting, strict=True) if rests is None]
+        asked = iter(await self._awake(awake) if awake else ())
+        return [rests or next(asked) for rests in resting]
+
+    async def _awake(self, jobs: list[Job]) -> list[Verdict]:
         answer = await self._ask(jobs)
         if isinstance(answer, list):
             return answer
         verdicts: list[Verdict] = []
         for job in jobs:
+            if rests := self._strikes.resting(job):
+                verdicts.append(rests)
+                continue
             if not await self._is_back():
                 gone = Verdict(None, f"the judge is down: {answer}")
                 return verdicts + [gone] * (len(jobs) - len(verdicts))
             again = await self._ask([job])
+            self._strikes.note(job, hung=isinstance(again, str))
             if isinstance(again, list):
                 verdicts += again
             else:
@@ -99,7 +112,7 @@ class JudgeLink:
 
     async def _ask(self, jobs: list[Job]) -> list[Verdict] | str:
         """The verdicts, or why there are none; a judge that is silent is dead afterwards."""
-        limit_s = self._limit_s * len(jobs) + self._spare_s
+        limit_s = self._limit_s * min(len(jobs), MOST_OVERDUE) + self._spare_s
         try:
             async with asyncio.timeout(limit_s):
                 return await self._reach(jobs)
@@ -121,12 +134,13 @@ class JudgeLink:
         return False
 
 
-def connect(namespace: str, limit_s: float) -> JudgeLink:
+def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> JudgeLink:
     """The link of a process of the cluster to the actor that ``app.py`` starts.
 
     Args:
         namespace: Ray namespace of the actor.
         limit_s: ``learning.check_timeout_s``.
+        spare_s: See ``JudgeLink``.
     """
 
     async def kill() -> None:
@@ -137,4 +151,5 @@ def connect(namespace: str, limit_s: float) -> JudgeLink:
             ray.kill(actor, no_restart=False)
 
     # The link has its own limits, which know how much is asked.
-    return JudgeLink(ActorProxy(JUDGE, namespace, timeout_s=86_400).judge, kill, limit_s)
+    reach = ActorProxy(JUDGE, namespace, timeout_s=86_400).judge
+    return JudgeLink(reach, kill, limit_s, spare_s=spare_s)

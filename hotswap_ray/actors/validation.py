@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.generation import Generation
-from hotswap_ray.actors.judge import answer_text
-from hotswap_ray.core.checkers import score
-from hotswap_ray.core.errors import CheckerFailed, ValidationFailed
-from hotswap_ray.core.golden import GoldenPrompt
+from hotswap_ray.actors.judge import Job, Verdict, answer_text, judge_here
+from hotswap_ray.core.errors import ValidationFailed
+from hotswap_ray.core.golden import Check, GoldenPrompt
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.types import Endpoint
 
 PASS = 0.5
 """Least score of an answer that passes."""
-ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4),)
+ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4, check=Check(kind="length")),)
+"""Asked where a task has no golden prompts: no answer is too short or too long."""
+
+
+Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
 async def validate(
-    fleet: Fleet, task: TaskSpec, generation: Generation, limit_s: float
+    fleet: Fleet,
+    task: TaskSpec,
+    generation: Generation,
+    limit_s: float,
+    judge: Judging = judge_here,
 ) -> dict[str, Any]:
     """Ask a task's golden prompts; judge the answers, their time and the memory.
 
@@ -30,6 +38,7 @@ async def validate(
         task: The task; without golden prompts any answer at all will do.
         generation: The loaded candidate.
         limit_s: Time to answer all of them.
+        judge: Judges the answers; ``JudgeLink.judge`` where a check might hang.
 
     Returns:
         What was measured: ``golden`` as passed/judged and ``golden_ms`` of the slowest.
@@ -39,33 +48,30 @@ async def validate(
             could be judged.
         EngineError: The candidate failed.
     """
-    passed, judged, slowest_ms, wrong = 0, 0, 0.0, ""
-    prompts = task.golden or ANY_ANSWER
+    model, needs = generation.model, task.requirements
+    jobs, slowest_ms = [], 0.0
     try:
         async with asyncio.timeout(limit_s):
-            for golden in prompts:
-                body = _body(golden)
-                text, elapsed_ms = await _ask(fleet, generation.app, body)
+            for golden in task.golden or ANY_ANSWER:
+                job, elapsed_ms = await _ask(fleet, generation.app, golden)
                 slowest_ms = max(slowest_ms, elapsed_ms)
-                quality = score(golden.check, text, body) if task.golden else 1.0
-                if quality is None:
-                    continue
-                judged += 1
-                if quality >= PASS:
-                    passed += 1
-                else:
-                    wrong = wrong or f"; first wrong answer: {text[:80]!r}"
-    except CheckerFailed as error:
-        raise ValidationFailed(f"a golden prompt of {task.id} cannot be judged: {error}") from error
+                jobs.append(job)
     except TimeoutError:
         raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
-    model, needs = generation.model, task.requirements
+    verdicts = await judge(jobs)
+    if error := next((verdict.error for verdict in verdicts if verdict.error), None):
+        raise ValidationFailed(f"golden prompts of {task.id} cannot be judged: {error}")
+    qualities = [verdict.quality for verdict in verdicts]
+    judged = len(qualities) - qualities.count(None)
     if not judged:
         raise ValidationFailed(f"no check of {task.id} could judge an answer of {model}")
+    wrong = [job for job, q in zip(jobs, qualities, strict=True) if q is not None and q < PASS]
+    passed = judged - len(wrong)
     if passed < task.golden_min_pass * judged:
+        first = answer_text(wrong[0].endpoint, wrong[0].answer, streamed=False)
         raise ValidationFailed(
             f"{model} passed {passed} of {judged} golden prompts of {task.id}, "
-            f"{task.golden_min_pass:.0%} are needed{wrong}"
+            f"{task.golden_min_pass:.0%} are needed; first wrong answer: {first[:80]!r}"
         )
     if needs.max_latency_ms and slowest_ms > needs.max_latency_ms:
         raise ValidationFailed(
@@ -79,18 +85,16 @@ async def validate(
     return {"golden": f"{passed}/{judged}", "golden_ms": round(slowest_ms, 1)}
 
 
-def _body(golden: GoldenPrompt) -> dict[str, Any]:
+async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[Job, float]:
     body: dict[str, Any] = {"max_tokens": golden.max_tokens, "temperature": 0}
     if golden.stop:
         body["stop"] = list(golden.stop)
+    endpoint: Endpoint = "chat/completions"
     if golden.prompt is not None:
-        return {**body, "prompt": golden.prompt}
-    return {**body, "messages": list(golden.messages or ())}
-
-
-async def _ask(fleet: Fleet, app: str, body: dict[str, Any]) -> tuple[str, float]:
-    endpoint: Endpoint = "completions" if "prompt" in body else "chat/completions"
+        endpoint, body["prompt"] = "completions", golden.prompt
+    else:
+        body["messages"] = list(golden.messages or ())
     started = time.perf_counter()
     answer = (await fleet.call(app, "generate", endpoint, body))[0]
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return answer_text(endpoint, answer, streamed=False), elapsed_ms
+    return Job((golden.check,), endpoint, body, answer), elapsed_ms

@@ -56,8 +56,7 @@ async def pid():
 
 
 async def judged(jobs):
-    link = connect("hotswap", 2)
-    link._spare_s = 3.0
+    link = connect("hotswap", 2, spare_s=3)
     before = await pid()
     verdicts = await link.judge(jobs)
     assert link.unjudged == sum(verdict.quality is None for verdict in verdicts)

@@ -10,7 +10,16 @@ from contextlib import suppress
 import orjson
 import pytest
 
-from hotswap_ray.actors.judge import Job, Judge, Verdict, answer_text
+from hotswap_ray.actors.judge import (
+    REST_S,
+    STRIKES,
+    Job,
+    Judge,
+    Strikes,
+    Verdict,
+    answer_text,
+    judge_here,
+)
 from hotswap_ray.actors.judge_link import MOST_JOBS, JudgeLink
 from hotswap_ray.core.errors import CheckerFailed, EngineUnavailable
 from hotswap_ray.core.golden import Check
@@ -163,10 +172,42 @@ class TestJudge:
         assert hung.error.startswith(f"took longer than {LIMIT_S} s: {check.kind}")
         assert check.value in hung.error
 
+    def test_checks_that_hang_again_and_again_rest_and_the_others_do_not(self):
+        clock = Clock()
+        judge = Judge(0.02, Strikes(clock))
+        hangs = job("x", call("loops"))
+        *tried, resting, good = judge.judge([hangs] * (STRIKES + 1) + [job("Paris")])
+        assert all(verdict.error.startswith("took longer than") for verdict in tried)
+        assert resting.error == f"rests, for it hung {STRIKES} times: callable '{HERE}:loops'"
+        assert good == Verdict(1.0)
+        clock.now += REST_S
+        once, again = judge.judge([hangs] * 2)
+        assert once.error.startswith("took longer than")
+        assert again.error.startswith("rests")
+
+    def test_checks_that_hang_now_and_then_go_on(self):
+        slow = Check(kind="regex", value="(a+)+$")
+        jobs = [job("a" * 60 + "b", slow), job("aa", slow)] * (STRIKES + 1)
+        qualities = [verdict.quality for verdict in Judge(0.02).judge(jobs)]
+        assert qualities == [None, 1.0] * (STRIKES + 1)
+
+    async def test_without_a_process_of_its_own_the_verdicts_are_the_same(self):
+        jobs = [job("Paris"), job("x", call("raises"))]
+        assert await judge_here(jobs) == Judge(LIMIT_S).judge(jobs)
+
     def test_what_it_takes_and_gives_crosses_process_borders(self):
         sent = [job("Paris", PARIS, Check(kind="json_schema", json_schema={"type": "string"}))]
         assert pickle.loads(pickle.dumps(sent)) == sent
         assert pickle.loads(pickle.dumps(Verdict(0.5))) == Verdict(0.5)
+
+
+class Clock:
+    """Time that stands still."""
+
+    now = 0.0
+
+    def __call__(self):
+        return self.now
 
 
 class Transport:
@@ -232,6 +273,14 @@ class TestJudgeLink:
         assert "contains 'Paris'" in lost.error
         assert transport.kills == kills
         assert (link.unjudged, link.errors, link.last_error) == (1, 1, lost.error)
+
+    async def test_checks_that_take_the_judge_down_again_and_again_rest(self):
+        transport = Transport()
+        verdicts = await transport.link().judge(
+            [job("ends")] * (STRIKES + 1) + [job("Paris", PARIS, PARIS)]
+        )
+        assert [verdict.quality for verdict in verdicts] == [None] * (STRIKES + 1) + [1.0]
+        assert [v.error.startswith("rests") for v in verdicts] == [False] * STRIKES + [True, False]
 
     async def test_a_judge_that_stays_down_leaves_answers_unjudged_and_raises_nothing(self):
         transport = Transport()
