@@ -146,7 +146,7 @@ class LearningConfig(Strict):
     )
     one_key_decides: bool = Field(
         False,
-        description="Whether the scores of one API key may bring about a swap; else two must agree.",
+        description="Whether scores of one API key may bring about a swap; else two must agree.",
     )
     feedback_per_minute: int = Field(
         600, ge=1, le=10**6, description="Scores that one API key may give; beyond it 429."

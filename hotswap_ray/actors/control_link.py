@@ -12,6 +12,8 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from hotswap_ray.actors.judge import judge_here
+from hotswap_ray.actors.recorder import JudgeAll
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import LearningConfig
 from hotswap_ray.core.errors import HotswapError
@@ -20,6 +22,7 @@ from hotswap_ray.core.types import Outcome
 
 RETRY_S = 0.2
 WATCH_S = 0.5
+JUDGE_S = 0.1  # an answer waits no longer than this before it is judged
 MAX_UNSENT = 100_000
 log = logging.getLogger("hotswap.ingress")
 
@@ -34,6 +37,7 @@ class ControlLink:
         learning: ``LearningActor`` or a proxy of it.
         config: When a batch of outcomes is sent.
         on_batch: Sees each batch once; metrics are made there.
+        judge: Judges answers.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class ControlLink:
         learning: Any,
         config: LearningConfig,
         on_batch: Callable[[list[Outcome]], None] = lambda batch: None,
+        judge: JudgeAll = judge_here,
     ) -> None:
         self.lost_outcomes = 0
         self._name = name
@@ -52,6 +57,7 @@ class ControlLink:
         self._learning = learning
         self._config = config
         self._on_batch = on_batch
+        self._judge = judge
         self._connected: list[str] = []
         self._unsent: dict[str, list[Outcome]] = {}
         self._drained = asyncio.Event()
@@ -73,7 +79,13 @@ class ControlLink:
         self._connected = await self._router.apply(table)
         self._tasks = [
             asyncio.create_task(self._forever(step))
-            for step in (self._follow, self._report_drained, self._flush_later, self._watch)
+            for step in (
+                self._follow,
+                self._report_drained,
+                self._flush_later,
+                self._judge_later,
+                self._watch,
+            )
         ]
 
     def drained(self) -> None:
@@ -124,11 +136,17 @@ class ControlLink:
     async def _flush_later(self) -> None:
         await asyncio.sleep(self._config.flush_s)
         await self.flush()
+        if any(route.trial for route in self._router.table.routes.values()):
+            self._router.explorer.arms = await self._learning.arms()
+
+    async def _judge_later(self) -> None:
+        if not await self._router.recorder.judge(self._judge):
+            await asyncio.sleep(JUDGE_S)
 
     async def flush(self) -> None:
         """Hand in the outcomes so far. A batch keeps its id until it is acknowledged."""
         async with self._flushing:
-            batch, self._router.outcomes = self._router.outcomes, []
+            batch = self._router.recorder.take()
             if batch:
                 self._unsent[uuid.uuid4().hex] = batch
                 self._on_batch(batch)

@@ -10,6 +10,7 @@ import orjson
 from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.connection import ServeConnection
 from hotswap_ray.actors.control_link import ControlLink
+from hotswap_ray.actors.judge_link import connect as connect_judge
 from hotswap_ray.actors.proxy import ActorProxy
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import Config
@@ -36,7 +37,16 @@ class Ingress:
         self.config = config
         self.controller = ActorProxy(CONTROLLER, namespace)
         self.learning = ActorProxy(LEARNING, namespace)
-        self.router = Router(config.server, ServeConnection, on_drained=lambda: self.link.drained())
+        autoswap = {
+            task: spec.autoswap_with(config.autoswap) for task, spec in config.tasks.items()
+        }
+        self.router = Router(
+            config.server,
+            ServeConnection,
+            on_drained=lambda: self.link.drained(),
+            tasks=tasks,
+            autoswap=autoswap,
+        )
         self.link = ControlLink(
             ray.get_runtime_context().get_actor_name() or uuid.uuid4().hex,
             self.router,
@@ -44,14 +54,17 @@ class Ingress:
             self.learning,
             config.learning,
             RequestMetrics().observe,
+            connect_judge(namespace, config.learning.check_timeout_s).judge,
         )
         self.asgi = make_api(self)
         await self.link.start()
 
-    async def feedback(self, request_id: str, score: float, key: str, comment: str | None) -> Any:
+    async def feedback(
+        self, request_id: str, score: float, key: str, comment: str | None, source: str | None
+    ) -> Any:
         """Take a score; the outcome it belongs to may still wait here for its batch."""
         await self.link.flush()
-        return await self.learning.feedback(request_id, score, key, comment)
+        return await self.learning.feedback(request_id, score, key, comment, source)
 
     async def execute(
         self,

@@ -9,24 +9,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
 
 from hotswap_ray.actors.call import Call, Opened
 from hotswap_ray.actors.connection import Connect, Item, cause
 from hotswap_ray.actors.connections import Connections
+from hotswap_ray.actors.explorer import Explorer
+from hotswap_ray.actors.in_flight import InFlight
+from hotswap_ray.actors.recorder import Recorder
+from hotswap_ray.actors.shadows import Shadows
 from hotswap_ray.actors.suspects import Suspects
 from hotswap_ray.config import ServerConfig
+from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
-    Overloaded,
     RequestError,
 )
 from hotswap_ray.core.routes import AUTO, Choice, RouteTable, Target, choose, choose_task
+from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.types import Decision, Outcome
 
 
@@ -40,6 +44,8 @@ class Router:
         connect: Makes a connection to a target.
         clock: Unix seconds, for outcomes.
         on_drained: Called when the last request on a draining application ends.
+        tasks: Tasks by id, for their checks.
+        autoswap: How each task tries other models.
     """
 
     def __init__(
@@ -48,10 +54,15 @@ class Router:
         connect: Connect,
         clock: Callable[[], float] = time.time,
         on_drained: Callable[[], None] = lambda: None,
+        tasks: Mapping[str, TaskSpec] | None = None,
+        autoswap: Mapping[str, AutoswapSpec] | None = None,
     ) -> None:
         self.table = RouteTable()
-        self.in_flight: Counter[str] = Counter()
-        self.outcomes: list[Outcome] = []
+        self._load = InFlight(limits.max_in_flight, self._idle)
+        self.in_flight = self._load.counts
+        tasks, autoswap = tasks or {}, autoswap or {}
+        self.recorder = Recorder({task: spec.checks for task, spec in tasks.items()})
+        self.explorer = Explorer(autoswap, {t: spec.quality_target for t, spec in tasks.items()})
         self._limits = limits
         self._clock = clock
         self._on_drained = on_drained
@@ -59,9 +70,17 @@ class Router:
         self._settled: frozenset[str] = frozenset()
         self._suspects = Suspects(lambda app: app in self._targets, self._wake)
         self._targets: dict[str, Target] = {}
-        self._total = 0
         self._held = 0
         self._changed = asyncio.Event()
+        self.shadows = Shadows(
+            self.explorer,
+            self._connections,
+            self.recorder,
+            autoswap,
+            self._load,
+            clock,
+            limits.request_timeout_s,
+        )
 
     async def apply(self, table: RouteTable) -> list[str]:
         """Use a newer table; returns the applications that are connected and answer.
@@ -115,9 +134,10 @@ class Router:
 
     async def _generate(self, call: Call, choice: Choice, deadline: float) -> bytes:
         started, at_s = time.perf_counter(), self._clock()
-        self._enter(choice.target)
+        self._load.enter(choice.target)
         success: bool | None = False
         usage = (0, 0, 0)
+        body: bytes | None = None
         try:
             connection = self._connections.to(choice.target)
             async with self._until(deadline, choice):
@@ -135,9 +155,9 @@ class Router:
             success = self._blame(choice.target, cause(error))
             raise cause(error) from error
         finally:
-            self._leave(choice.target)
+            self._load.leave(choice.target)
             if success is not None:
-                self._record(call, choice, at_s, success, started, None, usage)
+                self._record(call, choice, at_s, success, started, None, usage, body)
 
     async def open(self, call: Call) -> Opened:
         """Begin a stream: returns when its first byte is there.
@@ -170,10 +190,11 @@ class Router:
         started, at_s = time.perf_counter(), self._clock()
         first_byte_s = self._limits.first_byte_timeout_s
         first_deadline = min(deadline, asyncio.get_running_loop().time() + first_byte_s)
-        self._enter(choice.target)
+        self._load.enter(choice.target)
         success: bool | None = False
         ttft_ms = None
         usage = (0, 0, 0)
+        parts: list[bytes] | None = [] if self.recorder.judges(choice.task) else None
         try:
             source = self._connections.to(choice.target).stream(call.endpoint, call.body)
             async with aclosing(source) as items:  # type: ignore[type-var]
@@ -191,6 +212,8 @@ class Router:
                         ttft_ms = (time.perf_counter() - started) * 1e3
                     if isinstance(item, tuple):
                         usage, success = item, True
+                    elif parts is not None:
+                        parts.append(item)
                     yield item
             if not success:
                 raise EngineUnavailable(f"model {choice.target.model!r} cut its answer short")
@@ -209,9 +232,10 @@ class Router:
             success = self._blame(choice.target, cause(error))
             raise cause(error) from error
         finally:
-            self._leave(choice.target)
+            self._load.leave(choice.target)
             if success is not None:
-                self._record(call, choice, at_s, success, started, ttft_ms, usage)
+                answer = None if parts is None else b"".join(parts)
+                self._record(call, choice, at_s, success, started, ttft_ms, usage, answer, True)
 
     async def _choose(self, call: Call) -> Choice:
         """Read the table once; while its route is held, wait for another one, bounded.
@@ -235,7 +259,7 @@ class Router:
             else:
                 choice = choose(table, call.model, task)
             if choice.target.app not in self._suspects:
-                return choice
+                return self.explorer.pick(choice, route, self._has_room)
             other = choice.fallback
             if other is not None and other.app not in self._suspects:
                 return replace(choice, target=other, decision=Decision.FALLBACK, fallback=None)
@@ -277,23 +301,13 @@ class Router:
             self._suspects.add(target.app, self._connections.to(target).ping)
         return False
 
-    def _enter(self, target: Target) -> None:
-        if self._total >= self._limits.max_in_flight:
-            raise Overloaded("too many requests in flight in this ingress", 1.0)
-        if self.in_flight[target.app] >= target.limit:
-            raise Overloaded(
-                f"model {target.model!r} has {target.limit} requests in flight here; try later", 1.0
-            )
-        self.in_flight[target.app] += 1
-        self._total += 1
+    def _has_room(self, target: Target) -> bool:
+        """Whether a target can take one more request without a client noticing."""
+        return target.app not in self._suspects and self._load.has_room(target)
 
-    def _leave(self, target: Target) -> None:
-        self.in_flight[target.app] -= 1
-        self._total -= 1
-        if not self.in_flight[target.app]:
-            del self.in_flight[target.app]
-            if target.app not in self._settled:
-                self._on_drained()
+    def _idle(self, app: str) -> None:
+        if app not in self._settled:
+            self._on_drained()
 
     @asynccontextmanager
     async def _until(
@@ -321,13 +335,16 @@ class Router:
         started: float,
         ttft_ms: float | None,
         usage: tuple[int, int, int],
+        answer: bytes | None,
+        streamed: bool = False,
     ) -> None:
         latency_ms = (time.perf_counter() - started) * 1e3
-        target = choice.target
-        self.outcomes.append(
-            Outcome(
-                *(call.request_id, choice.task, target.model, target.generation, choice.decision),
-                *(at_s, success, latency_ms, ttft_ms),
-                *usage,
-            )
+        target, route = choice.target, self.table.routes.get(choice.task)
+        shadowed = route is not None and self.shadows.begin(call, choice, route)
+        outcome = Outcome(
+            *(call.request_id, choice.task, target.model, target.generation),
+            Decision.SHADOWED if shadowed else choice.decision,
+            *(at_s, success, latency_ms, ttft_ms),
+            *usage,
         )
+        self.recorder.add(call, outcome, answer, streamed)

@@ -50,6 +50,23 @@ def app_name(model: str, generation: int) -> str:
 
 
 @dataclass(frozen=True, slots=True)
+class Trial:
+    """Who else may answer requests of a task, so that there is evidence to decide on.
+
+    Attributes:
+        candidates: Loaded generations that meet the task's limits.
+        explore: Share of requests that a candidate answers, in [0, 1].
+        shadow: Share of requests that a candidate answers too, unseen, in [0, 1].
+        by_policy: Every request goes where the policy says; ``explore`` is then not used.
+    """
+
+    candidates: tuple[Target, ...]
+    explore: float = 0.0
+    shadow: float = 0.0
+    by_policy: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """What serves one task.
 
@@ -58,12 +75,14 @@ class Route:
         active: Its loaded generation; ``None`` while it is not loaded.
         fallback: Tried once when the active one fails before its first byte.
         held: Requests wait in the ingress while a swap frees the hardware.
+        trial: Who else may answer; none while a swap is at work.
     """
 
     model: str
     active: Target | None = None
     fallback: Target | None = None
     held: bool = False
+    trial: Trial | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +114,22 @@ class RouteTable:
         def target(value: Mapping[str, Any] | None) -> Target | None:
             return None if value is None else Target(**value)
 
+        def trial(value: Mapping[str, Any] | None) -> Trial | None:
+            if value is None:
+                return None
+            return Trial(**{**value, "candidates": tuple(Target(**t) for t in value["candidates"])})
+
         return cls(
             version=doc["version"],
             default_task=doc["default_task"],
             routes={
-                task: Route(r["model"], target(r["active"]), target(r["fallback"]), r["held"])
+                task: Route(
+                    r["model"],
+                    target(r["active"]),
+                    target(r["fallback"]),
+                    r["held"],
+                    trial(r.get("trial")),
+                )
                 for task, r in doc["routes"].items()
             },
             models={model: target(value) for model, value in doc["models"].items()},
@@ -131,7 +161,8 @@ def with_model(
         active = target if route.model == model else route.active
         name = fallbacks.get(task)
         fallback = models.get(name) if name and name != route.model else None
-        routes[task] = replace(route, active=active, fallback=fallback)
+        trial = route.trial and _trial_without(route.trial, model)
+        routes[task] = replace(route, active=active, fallback=fallback, trial=trial)
     known = {t.app for t in models.values() if t}
     return replace(
         table,
@@ -139,6 +170,25 @@ def with_model(
         routes=routes,
         draining=tuple(app for app in table.draining if app in known),
     )
+
+
+def _trial_without(trial: Trial, model: str) -> Trial:
+    """Whoever owns the trial adds a new generation; an old one must not get requests."""
+    kept = tuple(target for target in trial.candidates if target.model != model)
+    return replace(trial, candidates=kept)
+
+
+def with_trials(table: RouteTable, trials: Mapping[str, Trial | None]) -> RouteTable:
+    """The table with other trials for some tasks.
+
+    Example:
+        >>> a, b = Target("a", 1, 4), Target("b", 1, 4)
+        >>> table = RouteTable(routes={"t": Route("a", a)}, models={"a": a, "b": b})
+        >>> with_trials(table, {"t": Trial((b,), explore=0.1)}).routes["t"].trial.explore
+        0.1
+    """
+    routes = {task: replace(table.routes[task], trial=trial) for task, trial in trials.items()}
+    return replace(table, routes={**table.routes, **routes})
 
 
 def with_route(

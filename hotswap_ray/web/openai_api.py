@@ -6,6 +6,7 @@ place besides ``admin_api`` that writes an HTTP body, errors in OpenAI's shape.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import logging
 import math
@@ -51,7 +52,7 @@ class OpenAIApi:
     Args:
         config: Limits and keys.
         router: The data path.
-        feedback: Takes ``(request_id, score, idempotency_key, comment)``.
+        feedback: Takes ``(request_id, score, idempotency_key, comment, source)``.
         admin: ASGI application for everything under ``/admin``.
         behind_serve: Serve numbers requests and adds ``x-request-id`` to the answer itself.
     """
@@ -60,7 +61,7 @@ class OpenAIApi:
         self,
         config: ServerConfig,
         router: Router,
-        feedback: Callable[[str, float, str, str | None], Awaitable[Any]],
+        feedback: Callable[[str, float, str, str | None, str | None], Awaitable[Any]],
         admin: App,
         behind_serve: bool = False,
     ) -> None:
@@ -214,7 +215,8 @@ class OpenAIApi:
             raise InvalidRequest("comment must be a string")
         # Without a key the same score again is a retry, another one a contradiction.
         key = header(scope, b"idempotency-key") or f"score {float(score)!r}"
-        await self._feedback(subject, float(score), key, comment)
+        source = caller(scope) if self._config.api_keys else None
+        await self._feedback(subject, float(score), key, comment, source)
         await send_json(send, 200, {"request_id": subject, "score": score})
 
 
@@ -258,6 +260,12 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     given = token.encode("latin-1") if scheme.lower() == "bearer" else b""
     if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
+
+
+def caller(scope: Scope) -> str:
+    """A name for whoever holds the bearer token, which does not tell the token."""
+    token = header(scope, b"authorization") or ""
+    return hashlib.blake2b(token.encode("latin-1"), digest_size=6).hexdigest()
 
 
 def answer_headers(choice: Choice) -> Headers:

@@ -57,7 +57,7 @@ class Desk:
         self.given = []
         self.error = None
 
-    async def __call__(self, request_id, score, key, comment):
+    async def __call__(self, request_id, score, key, comment, source):
         if self.error:
             raise self.error
         if request_id not in self.known:
@@ -65,7 +65,7 @@ class Desk:
         if self.known[request_id] not in (None, key):
             raise Conflict(f"request {request_id!r} was scored already")
         self.known[request_id] = key
-        self.given.append((request_id, score, key, comment))
+        self.given.append((request_id, score, key, comment, source))
 
 
 class World:

@@ -91,7 +91,7 @@ class World:
 
     @property
     def outcomes(self):
-        return [(o.model, o.decision, o.success) for o in self.router.outcomes]
+        return [(o.model, o.decision, o.success) for o in self.router.recorder.outcomes]
 
 
 def call(model="auto", **changes):

@@ -208,7 +208,7 @@ async def test_outcomes_are_handed_in_as_one_batch_and_shown_once(world):
     await world.link.flush()
     assert [rows for _, rows in world.learning.batches] == [["r1", "r2", "r3"]]
     assert [len(batch) for batch in world.batches] == [3]
-    assert not world.router.outcomes
+    assert not world.router.recorder.outcomes
 
 
 async def test_outcomes_are_handed_in_without_being_asked(world):

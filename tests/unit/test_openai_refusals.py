@@ -47,7 +47,7 @@ async def test_a_chat_with_wrong_types_is_refused_before_any_model_sees_it(world
     response = await world.http.post("/v1/chat/completions", json=body)
     refused(response, 400, "invalid_request")
     assert not any(model.bodies for model in world.models.values())
-    assert not world.router.outcomes
+    assert not world.router.recorder.outcomes
 
 
 @pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": 5}, {"prompt": {"a": 1}}])

@@ -25,7 +25,7 @@ async def world():
 async def test_a_whole_answer_and_its_outcome_are_complete(world):
     choice, answer = await world.router.generate(call())
     assert (answer, choice.target, choice.decision) == (b"a", A, "active")
-    outcome = world.router.outcomes[0]
+    outcome = world.router.recorder.outcomes[0]
     assert (outcome.request_id, outcome.task, outcome.model, outcome.generation) == (
         "r1",
         "t",
@@ -41,7 +41,7 @@ async def test_a_whole_answer_and_its_outcome_are_complete(world):
 
 async def test_a_streamed_answer_has_a_first_byte_time_within_its_latency(world):
     assert await read(await world.router.open(call())) == [b"one ", b"two", (3, 2, 64)]
-    outcome = world.router.outcomes[0]
+    outcome = world.router.recorder.outcomes[0]
     assert outcome.success
     assert 0 <= outcome.ttft_ms <= outcome.latency_ms
     assert (outcome.tokens_in, outcome.tokens_out, outcome.memory_bytes) == (3, 2, 64)
@@ -121,7 +121,7 @@ async def test_the_count_returns_to_zero_however_a_request_ends(world, streamed,
     assert not world.router.in_flight
     assert model.calls == model.ended == 1
     expected = {"success": [True], "failure": [False], "no model": [False]}
-    assert [o.success for o in world.router.outcomes] == expected.get(end, [])
+    assert [o.success for o in world.router.recorder.outcomes] == expected.get(end, [])
 
 
 async def test_a_client_that_leaves_while_it_waits_for_the_first_byte_stops_the_model(world):
@@ -133,7 +133,7 @@ async def test_a_client_that_leaves_while_it_waits_for_the_first_byte_stops_the_
     await asyncio.wait([request])
     assert (model.calls, model.ended, world.models["b"].calls) == (1, 1, 0)
     assert not world.router.in_flight
-    assert not world.router.outcomes
+    assert not world.router.recorder.outcomes
 
 
 async def test_a_stream_closed_after_its_usage_counts_as_a_success(world):
@@ -182,7 +182,7 @@ async def test_a_stream_that_fails_after_its_first_byte_is_never_retried(world):
         await read(opened)
     assert world.models["b"].calls == 0
     assert world.outcomes == [("a", "active", False)]
-    assert world.router.outcomes[0].ttft_ms is not None
+    assert world.router.recorder.outcomes[0].ttft_ms is not None
 
 
 async def test_a_stream_without_its_usage_at_the_end_was_cut_short(world):
@@ -211,7 +211,7 @@ async def test_the_clients_fault_is_neither_retried_nor_held_against_the_model(w
     with pytest.raises(InvalidRequest):
         await begin(call())
     assert world.models["b"].calls == 0
-    assert not world.router.outcomes
+    assert not world.router.recorder.outcomes
     assert not world.router.in_flight
 
 

@@ -180,7 +180,7 @@ async def test_while_the_active_model_does_not_answer_requests_go_straight_to_th
         choice, _ = await world.router.generate(call())
         assert (choice.target, choice.decision) == (B, "fallback")
     assert model.calls == 1
-    assert [o.model for o in world.router.outcomes] == ["a", "b", "b", "b"]
+    assert [o.model for o in world.router.recorder.outcomes] == ["a", "b", "b", "b"]
 
 
 async def test_a_model_that_answers_again_gets_its_requests_back(world):

@@ -1,0 +1,118 @@
+"""Copies of requests for candidates: no client sees the answer, and no client waits for it.
+
+A copy begins after the client's own answer has ended. It is dropped, and counted, when too
+many are at work or its model has less than half of its room left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hotswap_ray.actors.call import Call
+from hotswap_ray.actors.connection import cause
+from hotswap_ray.actors.connections import Connections
+from hotswap_ray.actors.explorer import Explorer
+from hotswap_ray.actors.in_flight import InFlight
+from hotswap_ray.actors.recorder import Recorder
+from hotswap_ray.core.autoswap_spec import AutoswapSpec
+from hotswap_ray.core.errors import RequestError
+from hotswap_ray.core.routes import Choice, Route, Target
+from hotswap_ray.core.types import SHADOW_PREFIX, Decision, Outcome
+
+
+class Shadows:
+    """Sends copies and records what became of them.
+
+    Args:
+        explorer: Says which requests are copied, and to whom.
+        connections: To the models.
+        recorder: Takes the outcomes.
+        specs: How many at once, by task.
+        load: Counts copies too, so that a model is not taken away under one.
+        clock: Unix seconds.
+        timeout_s: Longest answer.
+
+    Attributes:
+        sent: Copies begun.
+        dropped: Copies that were wanted and not begun.
+    """
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        connections: Connections,
+        recorder: Recorder,
+        specs: Mapping[str, AutoswapSpec],
+        load: InFlight,
+        clock: Callable[[], float],
+        timeout_s: float,
+    ) -> None:
+        self.sent = 0
+        self.dropped = 0
+        self._explorer = explorer
+        self._connections = connections
+        self._recorder = recorder
+        self._at_once = {task: spec.shadow_at_once for task, spec in specs.items()}
+        self._load = load
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._at_work: Counter[str] = Counter()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, call: Call, choice: Choice, route: Route) -> bool:
+        """Copy a request that was just answered, if the coin says so and there is room.
+
+        Returns:
+            Whether a copy began: the client's answer is then one half of a pair.
+        """
+        target = self._explorer.shadow(choice, route, lambda _: True)
+        if target is None:
+            return False
+        task = choice.task
+        if self._at_work[task] >= self._at_once.get(task, 1) or not self._load.enter_copy(target):
+            self.dropped += 1
+            return False
+        self.sent += 1
+        self._at_work[task] += 1
+        copy = asyncio.create_task(self._run(call, task, target))
+        self._running.add(copy)
+        copy.add_done_callback(self._running.discard)
+        return True
+
+    async def _run(self, call: Call, task: str, target: Target) -> None:
+        body = {k: v for k, v in call.body.items() if k not in ("stream", "stream_options")}
+        copy = replace(call, request_id=SHADOW_PREFIX + call.request_id, body=body)
+        started, at_s = time.perf_counter(), self._clock()
+        answer: bytes | None = None
+        usage = (0, 0, 0)
+        counts = True
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer, *used = await self._connections.to(target).generate(call.endpoint, body)
+            usage = (used[0], used[1], used[2])
+        except asyncio.CancelledError:
+            counts = False
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever failed is this copy's outcome, recorded below
+            counts = not isinstance(cause(error), RequestError)
+        finally:
+            self._at_work[task] -= 1
+            self._load.leave_copy(target)
+            if counts:
+                outcome = Outcome(
+                    copy.request_id,
+                    task,
+                    target.model,
+                    target.generation,
+                    Decision.SHADOW,
+                    at_s,
+                    answer is not None,
+                    (time.perf_counter() - started) * 1e3,
+                    None,
+                    *usage,
+                )
+                self._recorder.add(copy, outcome, answer, False)
