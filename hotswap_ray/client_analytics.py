@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from hotswap_ray.client_link import ClusterLink
 from hotswap_ray.config_checks import problems
-from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.learnings import Complexity
 from hotswap_ray.core.spec import Preferences
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SWAPS_COUNTED = 10_000
+EVENTS = 10_000
 
 
 class Analytics:
@@ -120,6 +121,81 @@ class Analytics:
     def _rows(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self._link.learning("learnings")
         return rows
+
+    def predict(self, task: str, model: str) -> dict[str, Any]:
+        """What a model is expected to do at a task, before anything is changed.
+
+        Returns:
+            ``quality, latency_ms, memory_bytes, cost_usd, load_s``, each ``low, mid, high`` of a
+            90% interval or ``None`` where nothing is known; ``reward``, whether the quality is
+            of scores or of success; ``accepted`` and ``gaps``, whether a swap would be refused.
+
+        Raises:
+            NotFound: Unknown task or model.
+        """
+        said: dict[str, Any] = self._link.controller("predict", task, model)
+        return said
+
+    def calibration(self) -> dict[str, Any]:
+        """Predictions of the latest swaps against what they came to.
+
+        Returns:
+            ``quantities``: per quantity ``n``, the share ``inside`` its interval, ``nominal``,
+            ``calibration_error`` and mean absolute ``relative_error``; ``swaps``: one by one.
+        """
+        found: dict[str, Any] = self._link.controller("calibration")
+        return found
+
+    def export_replay(self, path: str | Path, limit: int = 1_000_000) -> dict[str, Any]:
+        """Write the judged answers as the recorded results that ``replay`` reads.
+
+        Answers to one prompt share a row where that is known (shadows, benchmarks). The others
+        are put together per task, the n-th answer of each model as prompt n; see
+        ``hotswap_ray.replay_export``.
+
+        Args:
+            path: File to write, ending in ``.csv``, ``.csv.gz`` or ``.parquet``.
+            limit: At most so many requests, the newest.
+
+        Returns:
+            ``rows, models, paired`` and ``unpaired`` prompts per task, judged answers
+            ``left_out`` per model, and ``unjudged``.
+
+        Raises:
+            InvalidRequest: The file's ending, or no task has judged answers of two models.
+        """
+        from hotswap_ray import replay_export
+
+        if not replay_export.is_recording(path):
+            raise InvalidRequest(f"{path}: end it in {', '.join(replay_export.SUFFIXES)}")
+        frame = self._link.learning("outcomes", None, None, None, limit, timeout_s=600)
+        specs = {row["model"]: row["spec"] for row in self._link.controller("status")["models"]}
+        prices = {
+            model: (spec["usd_per_million_tokens_in"], spec["usd_per_million_tokens_out"])
+            for model, spec in specs.items()
+        }
+        made = replay_export.record(frame, self._bench_prompts(list(specs)), prices)
+        replay_export.write(made.frame, path)
+        return made.summary()
+
+    def _bench_prompts(self, models: list[str]) -> dict[str, str]:
+        """Every run's answers to the prompts of the last benchmark; none is known without one."""
+        from hotswap_ray.replay_export import bench_prompts
+
+        try:
+            keys = {row["key"] for row in self._link.controller("bench_results")}
+        except NotFound:
+            return {}
+        runs, after_id = set(), 0
+        while events := self._link.controller("events", after_id, EVENTS):
+            runs |= {e["doc"]["bench_id"] for e in events if e["kind"] == "benchmark"}
+            after_id = events[-1]["id"]
+        return bench_prompts(
+            {"bench_id": run, "key": key, "model": model}
+            for run in runs
+            for key in keys
+            for model in models
+        )
 
     def export_learnings(self, path: str | Path, with_outcomes: bool = True) -> int:
         """Write all learnings as JSON lines; returns how many lines.

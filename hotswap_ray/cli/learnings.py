@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -59,7 +59,12 @@ def show(
 @app.command("export")
 def export_learnings(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="File to write, JSON lines.", show_default=False)
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="File to write: .csv, .csv.gz or .parquet for `replay`, else JSON lines.",
+            show_default=False,
+        ),
     ],
     no_outcomes: Annotated[
         bool, typer.Option("--no-outcomes", help="Only what was learned, not each request.")
@@ -68,13 +73,38 @@ def export_learnings(
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
-    """Write all learnings to a file."""
+    """Write all learnings to a file, or the judged answers as a table for `hotswap replay`.
+
+    The table has a row per prompt and model. Where it is known that two models answered one
+    prompt (shadows, benchmarks) they share it. For the rest the n-th judged answer of each model
+    at a task stands for prompt n: a replay draws prompts independently, so that is sound.
+    """
+    from hotswap_ray.replay_export import is_recording  # brings pandas
+
+    if is_recording(file):
+        if no_outcomes:
+            raise typer.BadParameter("a table for replay is made of requests", param_hint="FILE")
+        with output.arbiter(address, namespace) as arbiter:
+            made = arbiter.export_replay(file)
+        _recorded(file, made, as_json)
+        return
     with output.arbiter(address, namespace) as arbiter:
         lines = arbiter.export_learnings(file, with_outcomes=not no_outcomes)
     if as_json:
         output.emit_json({"file": str(file), "lines": lines})
     else:
         output.emit(f"{lines} lines in {file}")
+
+
+def _recorded(file: Path, made: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        output.emit_json({"file": str(file), **made})
+        return
+    rows = [(task, count, made["unpaired"][task]) for task, count in made["paired"].items()]
+    output.emit_table("prompts", ("task", "answered by each model", "put together"), rows)
+    left = ", ".join(f"{count} of {model}" for model, count in made["left_out"].items())
+    output.emit(f"left out: judged answers {left or 'none'}; not judged {made['unjudged']}")
+    output.emit(f"{made['rows']} rows of {', '.join(made['models'])} in {file}")
 
 
 @app.command("import")
