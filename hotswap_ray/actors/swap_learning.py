@@ -18,6 +18,7 @@ from hotswap_ray.core.swap import Phase, Swap
 from hotswap_ray.store import Store
 
 HISTORY = 1000
+LOADS = 200  # swaps looked through for earlier loads: a check stays quick
 STEADY_S = 60.0  # what counts as "before" when the price of a load is measured
 
 
@@ -78,8 +79,8 @@ class SwapLearning:
         )
 
     async def _loads(self, model: str) -> list[dict[str, Any]]:
-        """Swaps that have loaded a model."""
-        docs = await asyncio.to_thread(self._store.load_swaps, None, False, HISTORY)
+        """Latest swaps that have loaded a model."""
+        docs = await asyncio.to_thread(self._store.load_swaps, None, False, LOADS)
         return [
             doc
             for doc in docs
