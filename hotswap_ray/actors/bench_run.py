@@ -277,14 +277,6 @@ class BenchRun:
             )
             for one in counted
         ]
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(HotswapError),
-            stop=stop_after_delay(RECORD_S),
-            wait=wait_exponential(0.1, max=5),
-            reraise=True,
-        ):
-            with attempt:
-                await parts.learning.record(outcomes, f"bench-{self.bench_id}-{task}-{model}")
         spec = parts.pool.spec(model)
         results = [
             Result(
@@ -298,3 +290,11 @@ class BenchRun:
         self.results += results
         errors = [one.error for one in asked if one.error] + [v.error for v in verdicts if v.error]
         self.rows.append(summarise(task, model, results, errors[0] if errors else ""))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(HotswapError),
+            stop=stop_after_delay(RECORD_S),
+            wait=wait_exponential(0.1, max=5),
+            reraise=True,
+        ):
+            with attempt:
+                await parts.learning.record(outcomes, f"bench-{self.bench_id}-{task}-{model}")

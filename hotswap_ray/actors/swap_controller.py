@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hotswap_ray.actors import judge_link
+from hotswap_ray.actors.bench import Bench
+from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
+from hotswap_ray.actors.bench_run import Judge
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import SwapActions
-from hotswap_ray.actors.swap_learning import Learning, SwapLearning
+from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
@@ -31,7 +35,7 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = (str(Event.ABORT), str(Event.PROMOTE), str(Event.ROLLBACK))
 
 
-class SwapController:
+class SwapController(BenchCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -41,6 +45,7 @@ class SwapController:
         learning: Learnings.
         clock: Unix seconds.
         on_swap_end: Sees each swap that has ended.
+        judge: Judges the answers of benchmarks; the actor that ``app.py`` starts when ``None``.
     """
 
     def __init__(
@@ -48,9 +53,10 @@ class SwapController:
         config: Config,
         store: Store,
         fleet: Fleet,
-        learning: Learning,
+        learning: Learnings,
         clock: Callable[[], float] = time.time,
         on_swap_end: Callable[[Swap], None] = lambda swap: None,
+        judge: Judge | None = None,
     ) -> None:
         self._config = config
         self._store = store
@@ -79,6 +85,13 @@ class SwapController:
         )
         self._recovery = Recovery(
             config, store, self._pool, self._publisher, self._runner, self._tasks, clock
+        )
+        if judge is None:
+            limit_s = config.learning.check_timeout_s
+            judge = judge_link.connect(config.cluster.namespace, limit_s).judge
+        self._bench = Bench(
+            *(config, store, self._pool, fleet, self._publisher, learning, judge, clock),
+            *(self._tasks, self._runner.open),
         )
 
     # --- start and recovery -------------------------------------------------------------
@@ -192,6 +205,7 @@ class SwapController:
         if spec is not None:
             await self._pool.register(parse_model(model, spec), "runtime")
         await self._pool.load(model)
+        self._bench.keep(model)
         return self._describe(model)
 
     async def unload(self, model: str) -> dict[str, Any]:
