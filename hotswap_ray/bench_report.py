@@ -101,7 +101,7 @@ def weighted_mean(
         >>> [round(value, 3) for value in weighted_mean([(1.0, 1.0)] * 20)]
         [1.0, 0.839, 1.0]
         >>> [round(value, 3) for value in weighted_mean([(1.0, 3.0), (0.0, 1.0)])]
-        [0.75, 0.152, 0.981]
+        [0.75, 0.169, 0.978]
     """
     if not judged:
         return None, None, None

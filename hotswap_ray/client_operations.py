@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from hotswap_ray.client_link import LONGEST_S, ClusterLink
 from hotswap_ray.core.errors import EngineTimeout, SwapError
 from hotswap_ray.core.swap import SWITCHED, TERMINAL, Phase
+from hotswap_ray.golden_set import read_golden_set
 
 POLL_S = 0.2
 WAIT_SLICE_S = 20.0
+BENCH_S = 0.5
 
 
 class Operations:
@@ -172,6 +175,56 @@ class Operations:
     def _change(self, method: str, *args: Any, timeout_s: float) -> dict[str, Any]:
         row: dict[str, Any] = self._link.controller(method, *args, timeout_s=timeout_s)
         return row
+
+    # --- benchmarks ---------------------------------------------------------------------
+
+    def bench(
+        self,
+        task: str | None = None,
+        model: str | Sequence[str] | None = None,
+        file: str | Path | None = None,
+        *,
+        loaded_only: bool = False,
+        on_progress: Callable[[dict[str, Any]], None] = lambda status: None,
+    ) -> dict[str, Any]:
+        """Ask models the golden prompts of tasks; results are evidence. Ctrl-C ends it.
+
+        Models that are not loaded are loaded for it, one at a time and within the capacity at
+        hand, and unloaded after.
+
+        Args:
+            task: Task; all of them when ``None``.
+            model: Model or models. When ``None``, the candidates that ``autoswap`` names for
+                a task, else all models, and in any case the one that serves it.
+            file: Golden set of ``task``, read here: a YAML list, or JSON lines.
+            loaded_only: Load none.
+            on_progress: Sees the status again and again, and at the end.
+
+        Returns:
+            The status: ``state`` (``done``, ``failed`` or ``cancelled``), ``done`` of ``of``
+            prompts, ``rows`` (one a task and model), ``skipped`` with reasons, ``error``.
+
+        Raises:
+            NotFound: Unknown task or model, or the controller was restarted meanwhile.
+            ConfigError: The golden set cannot be used; each problem with its line.
+            Conflict: Another benchmark runs.
+        """
+        prompts = None
+        if file is not None:
+            prompts = [prompt.model_dump(mode="json") for prompt in read_golden_set(Path(file))]
+        bench_id = uuid.uuid4().hex[:12]  # so that it can be asked again
+        self._link.controller(
+            "bench", task, model, prompts, bench_id=bench_id, loaded_only=loaded_only
+        )
+        try:
+            while True:
+                status: dict[str, Any] = self._link.controller("bench_status", bench_id, BENCH_S)
+                on_progress(status)
+                if status["state"] != "running":
+                    return status
+        except KeyboardInterrupt:
+            self._link.controller("bench_cancel", bench_id, timeout_s=LONGEST_S)
+            raise
 
     # --- state --------------------------------------------------------------------------
 

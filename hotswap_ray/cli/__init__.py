@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hotswap_ray.cli import learnings, models, predict, replay, serve, show, swaps
+from hotswap_ray.cli import bench, learnings, models, predict, replay, serve, show, swaps
 from hotswap_ray.core.errors import HotswapError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("status")(show.status)
 app.command("watch")(show.watch)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)
+app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("replay")(replay.replay)
 app.command("swaps")(swaps.history)

@@ -1,6 +1,7 @@
 """Benchmarks with a real controller and store on a cluster in memory; and what they report."""
 
 import asyncio
+from xml.etree import ElementTree
 
 import pytest
 
@@ -589,6 +590,7 @@ def test_the_plot_has_a_panel_a_task_and_a_dot_a_model():
 
     drawn = plot(rows)
 
+    assert ElementTree.fromstring(drawn).get("viewBox") == "0 0 720 800"
     assert drawn.count("<circle") == 3
     assert "t: quality" in drawn
     assert "u: quality" in drawn
