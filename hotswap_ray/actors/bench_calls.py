@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from hotswap_ray.actors.autoswap_loop import Decides
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_run import Recorder
 from hotswap_ray.actors.swap_learning import Learning
 
 
-class Learnings(Learning, Recorder, Protocol):
+class Learnings(Learning, Recorder, Decides, Protocol):
     """All that the controller asks of the learning actor."""
 
 

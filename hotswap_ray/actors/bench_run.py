@@ -39,7 +39,7 @@ Prompts = Mapping[str, GoldenPrompt]
 Plan = Mapping[str, Mapping[str, Prompts]]
 """Prompts by key, by task, by model; in the order in which they are asked."""
 State = Literal["running", "done", "failed", "cancelled"]
-Judge = Callable[[Sequence[Job]], Awaitable[Sequence[Verdict]]]
+Judge = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
 class Recorder(Protocol):

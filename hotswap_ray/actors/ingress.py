@@ -37,9 +37,8 @@ class Ingress:
         self.config = config
         self.controller = ActorProxy(CONTROLLER, namespace)
         self.learning = ActorProxy(LEARNING, namespace)
-        autoswap = {
-            task: spec.autoswap_with(config.autoswap) for task, spec in config.tasks.items()
-        }
+        tasks = config.tasks
+        autoswap = {name: task.autoswap_with(config.autoswap) for name, task in tasks.items()}
         self.router = Router(
             config.server,
             ServeConnection,

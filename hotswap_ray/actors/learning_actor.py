@@ -294,6 +294,10 @@ class LearningActor(LearningQueries):
             await asyncio.to_thread(self._store.save_experiments, docs)
         return found
 
+    async def nudge(self) -> None:
+        """End the wait of a look that is under way."""
+        self._alarm.set()
+
     async def arms(self) -> dict[str, tuple[Arm, ...]]:
         """What is believed of each model that may be tried, by task; for the ingress."""
         return self._experiments.arms

@@ -78,7 +78,6 @@ class Router:
             self.recorder,
             autoswap,
             self._load,
-            clock,
             limits.request_timeout_s,
         )
 
@@ -340,7 +339,7 @@ class Router:
     ) -> None:
         latency_ms = (time.perf_counter() - started) * 1e3
         target, route = choice.target, self.table.routes.get(choice.task)
-        shadowed = route is not None and self.shadows.begin(call, choice, route)
+        shadowed = route is not None and self.shadows.begin(call, choice, route, at_s)
         outcome = Outcome(
             *(call.request_id, choice.task, target.model, target.generation),
             Decision.SHADOWED if shadowed else choice.decision,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 from hotswap_ray.actors.call import Call
@@ -33,7 +33,6 @@ class Shadows:
         recorder: Takes the outcomes.
         specs: How many at once, by task.
         load: Counts copies too, so that a model is not taken away under one.
-        clock: Unix seconds.
         timeout_s: Longest answer.
 
     Attributes:
@@ -48,7 +47,6 @@ class Shadows:
         recorder: Recorder,
         specs: Mapping[str, AutoswapSpec],
         load: InFlight,
-        clock: Callable[[], float],
         timeout_s: float,
     ) -> None:
         self.sent = 0
@@ -58,13 +56,18 @@ class Shadows:
         self._recorder = recorder
         self._at_once = {task: spec.shadow_at_once for task, spec in specs.items()}
         self._load = load
-        self._clock = clock
         self._timeout_s = timeout_s
         self._at_work: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, call: Call, choice: Choice, route: Route) -> bool:
+    def begin(self, call: Call, choice: Choice, route: Route, at_s: float) -> bool:
         """Copy a request that was just answered, if the coin says so and there is room.
+
+        Args:
+            call: The request.
+            choice: Who answered it.
+            route: Its task's.
+            at_s: When it arrived; the copy has the same time, which tells that they are a pair.
 
         Returns:
             Whether a copy began: the client's answer is then one half of a pair.
@@ -78,15 +81,15 @@ class Shadows:
             return False
         self.sent += 1
         self._at_work[task] += 1
-        copy = asyncio.create_task(self._run(call, task, target))
+        copy = asyncio.create_task(self._run(call, task, target, at_s))
         self._running.add(copy)
         copy.add_done_callback(self._running.discard)
         return True
 
-    async def _run(self, call: Call, task: str, target: Target) -> None:
+    async def _run(self, call: Call, task: str, target: Target, at_s: float) -> None:
         body = {k: v for k, v in call.body.items() if k not in ("stream", "stream_options")}
         copy = replace(call, request_id=SHADOW_PREFIX + call.request_id, body=body)
-        started, at_s = time.perf_counter(), self._clock()
+        started = time.perf_counter()
         answer: bytes | None = None
         usage = (0, 0, 0)
         counts = True

@@ -10,13 +10,15 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 from hotswap_ray.actors.fleet import Fleet, room_of
+from hotswap_ray.actors.judge import judge_here
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
-from hotswap_ray.actors.validation import validate
+from hotswap_ray.actors.validation import Judging, validate
 from hotswap_ray.config import Config
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import (
@@ -48,6 +50,7 @@ class SwapActions:
         tasks: Task specs by id.
         clock: Unix seconds.
         open_swaps: All swaps that have not ended, this one included.
+        judge: Judges answers to golden prompts.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class SwapActions:
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
         open_swaps: Callable[[], list[Swap]] = list,
+        judge: Judging = judge_here,
     ) -> None:
         self._config = config
         self._store = store
@@ -71,6 +75,7 @@ class SwapActions:
         self._tasks = tasks
         self._clock = clock
         self._open_swaps = open_swaps
+        self._judge = judge
 
     def action(self, phase: Phase) -> Callable[[Swap], Awaitable[Swap]]:
         """The method of an open phase; it has the phase's name."""
@@ -162,8 +167,11 @@ class SwapActions:
         """Ask the golden prompts and judge the answers, memory and time."""
         generation = await self._pool.load(swap.to_model)  # it may have gone with the cluster
         limit_s = self._config.swap.validation_timeout_s
-        facts = await validate(self._fleet, self._tasks[swap.task], generation, limit_s)
-        return replace(swap, to_generation=generation.generation).with_facts(**facts)
+        swap = replace(swap, to_generation=generation.generation)
+        record = partial(self._learning.record_golden, swap)
+        task = self._tasks[swap.task]
+        facts = await validate(self._fleet, task, generation, limit_s, self._judge, record)
+        return swap.with_facts(**facts)
 
     async def transferring(self, swap: Swap) -> Swap:
         """Carry the task's knowledge over; evidence stays with the model it is about."""

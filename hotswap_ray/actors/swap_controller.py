@@ -12,9 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hotswap_ray.actors import judge_link
+from hotswap_ray.actors.autoswap_loop import AutoswapLoop
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
 from hotswap_ray.actors.bench_run import Judge
+from hotswap_ray.actors.decision_calls import DecisionCalls
+from hotswap_ray.actors.decision_log import DecisionLog
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
@@ -23,8 +26,10 @@ from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
+from hotswap_ray.actors.task_views import TaskViews
 from hotswap_ray.config import Config
 from hotswap_ray.config_checks import parse_model
+from hotswap_ray.core.autoswap_spec import Mode
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routes import RouteTable
@@ -35,7 +40,7 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = (str(Event.ABORT), str(Event.PROMOTE), str(Event.ROLLBACK))
 
 
-class SwapController(BenchCalls):
+class SwapController(BenchCalls, DecisionCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -45,7 +50,7 @@ class SwapController(BenchCalls):
         learning: Learnings.
         clock: Unix seconds.
         on_swap_end: Sees each swap that has ended.
-        judge: Judges the answers of benchmarks; the actor that ``app.py`` starts when ``None``.
+        judge: Judges answers to golden prompts; the actor that ``app.py`` starts when ``None``.
     """
 
     def __init__(
@@ -67,7 +72,10 @@ class SwapController(BenchCalls):
             RouteTable(), self._save_table, fleet.is_alive, fleet.ingress_count, self._load_table
         )
         self._pool = ModelPool(config, store, fleet, self._publisher, self._fallbacks)
-        self._learning = SwapLearning(store, self._pool, learning)
+        if judge is None:
+            limit_s = config.learning.check_timeout_s
+            judge = judge_link.connect(config.cluster.namespace, limit_s).judge
+        self._learning = SwapLearning(store, self._pool, learning, clock)
         self._actions = SwapActions(
             config,
             store,
@@ -78,29 +86,49 @@ class SwapController(BenchCalls):
             self._tasks,
             clock,
             lambda: self._runner.open(),
+            judge,
         )
-        self._runner = SwapRunner(store, self._actions, clock, on_swap_end)
+        self._runner = SwapRunner(store, self._actions, clock, self._swap_ended)
+        self._on_swap_end = on_swap_end
         self._requests = SwapRequests(
             config, store, self._pool, self._publisher, self._runner, clock
         )
         self._recovery = Recovery(
             config, store, self._pool, self._publisher, self._runner, self._tasks, clock
         )
-        if judge is None:
-            limit_s = config.learning.check_timeout_s
-            judge = judge_link.connect(config.cluster.namespace, limit_s).judge
         self._bench = Bench(
             *(config, store, self._pool, fleet, self._publisher, learning, judge, clock),
             *(self._tasks, self._runner.open),
         )
+        self._modes: dict[str, Mode] = {}
+        self._views = TaskViews(
+            *(config, self._tasks, self._pool, self._publisher, self._runner.open, self._modes)
+        )
+        self._decisions = DecisionLog(store, clock)
+        self._autoswap = AutoswapLoop(
+            *(config, store, self._pool, self._publisher, self._runner, self._requests),
+            *(self._views, self._decisions, learning, clock),
+        )
+        self._loops: set[asyncio.Task[None]] = set()
 
     # --- start and recovery -------------------------------------------------------------
 
     async def start(self) -> None:
         """Read the store, adopt what runs, resume open swaps; once, whoever asks first."""
         if self._started is None or (self._started.done() and self._started.exception()):
-            self._started = asyncio.create_task(self._recovery.run())
+            self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
+
+    async def _start(self) -> None:
+        await self._recovery.run()
+        await self._load_modes()
+        await self._decisions.load()
+        for loop in (self._autoswap.run(), self._bench.run_schedule()):
+            self._loops.add(asyncio.create_task(loop))
+
+    def _swap_ended(self, swap: Swap) -> None:
+        self._autoswap.ended(swap)
+        self._on_swap_end(swap)
 
     # --- for the ingress ----------------------------------------------------------------
 
@@ -267,6 +295,7 @@ class SwapController(BenchCalls):
                     "generation": route.active.generation if route.active else None,
                     "fallback": self._tasks[task].fallback,
                     "held": route.held,
+                    "autoswap": self._views.spec(task).mode,
                 }
                 for task, route in table.routes.items()
             },

@@ -7,14 +7,18 @@ to lose one.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any, Protocol
 
 from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.validation import GoldenAnswer
 from hotswap_ray.core.calibration import calibration, compare
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.prediction import Known, Prediction, short
 from hotswap_ray.core.swap import Phase, Swap
+from hotswap_ray.core.types import Decision, Outcome
 from hotswap_ray.store import Store
 
 HISTORY = 1000
@@ -33,6 +37,10 @@ class Learning(Protocol):
         """99th percentile of requests that arrived in a span, as ``p99_ms`` and ``count``."""
         ...
 
+    async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
+        """See ``LearningActor.record``."""
+        ...
+
     async def predict(self, task: str, model: str, known: Known) -> dict[str, Any]:
         """``Prediction.to_doc()`` of a model at a task."""
         ...
@@ -49,12 +57,16 @@ class SwapLearning:
         store: For what earlier swaps measured.
         pool: Models.
         learning: Learnings.
+        clock: Unix seconds.
     """
 
-    def __init__(self, store: Store, pool: ModelPool, learning: Learning) -> None:
+    def __init__(
+        self, store: Store, pool: ModelPool, learning: Learning, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._pool = pool
         self._learning = learning
+        self._clock = clock
 
     async def known(self, model: str) -> Known:
         """What is known of a model apart from its answers.
@@ -152,6 +164,28 @@ class SwapLearning:
             if "predicted" in doc["facts"] and "actual" in doc["facts"]
         ]
         return {"quantities": calibration(row["compared"] for row in rows), "swaps": rows}
+
+    async def record_golden(self, swap: Swap, answers: list[GoldenAnswer]) -> None:
+        """Take the candidate's answers to golden prompts into its evidence."""
+        name = f"golden-{swap.swap_id}-{swap.to_generation}"
+        batch = [
+            Outcome(
+                request_id=f"{name}-{number}",
+                task=swap.task,
+                model=swap.to_model,
+                generation=swap.to_generation,
+                decision=Decision.GOLDEN,
+                at_s=self._clock(),
+                success=True,
+                latency_ms=answer.latency_ms,
+                tokens_in=answer.tokens_in,
+                tokens_out=answer.tokens_out,
+                quality=answer.quality,
+            )
+            for number, answer in enumerate(answers)
+        ]
+        with suppress(HotswapError):  # a measurement is no reason to lose a swap
+            await self._learning.record(batch, name)
 
     async def price_of_load(self, swap: Swap, since_s: float, until_s: float) -> Swap:
         """The swap with what its load cost the requests that ran meanwhile."""

@@ -103,7 +103,9 @@ class SwapRequests:
         await self._runner.begin(swap)
         return swap.to_doc()
 
-    async def rollback(self, task: str, swap_id: str | None = None) -> dict[str, Any]:
+    async def rollback(
+        self, task: str, swap_id: str | None = None, requested_by: str = "operator"
+    ) -> dict[str, Any]:
         """See ``SwapController.rollback``."""
         check_request(swap_id)
         if swap_id is not None and (same := await self._same(swap_id)):
@@ -112,7 +114,9 @@ class SwapRequests:
         for swap in self._runner.open():
             if swap.task == task:
                 event = Event.ROLLBACK if may(swap.phase, Event.ROLLBACK) else Event.ABORT
-                signalled = await self._runner.signal(swap.swap_id, event, swap_id or "")
+                signalled = await self._runner.signal(
+                    swap.swap_id, event, swap_id or "", requested_by
+                )
                 return signalled.to_doc()
         docs = await asyncio.to_thread(self._store.load_swaps, task)
         ended = [Swap.from_doc(doc) for doc in docs]
@@ -138,6 +142,7 @@ class SwapRequests:
             swap_id=swap_id or f"undo-{uuid.uuid4().hex[:12]}",
             phase=Phase.ROLLING_BACK,
             reason=f"undoes {last.swap_id}",
+            requested_by=requested_by,
             requested_at_s=now_s,
             updated_at_s=now_s,
             seconds={},

@@ -92,13 +92,16 @@ class SwapRunner:
             raise NotFound(f"unknown swap {swap_id!r}; `hotswap status` lists the latest")
         return Swap.from_doc(doc)
 
-    async def signal(self, swap_id: str, event: Event, undo_id: str = "") -> Swap:
+    async def signal(
+        self, swap_id: str, event: Event, undo_id: str = "", by: str = "operator"
+    ) -> Swap:
         """An operator's ``abort``, ``promote`` or ``rollback``.
 
         Args:
             swap_id: The swap.
             event: The operator's event.
             undo_id: Id of the request to roll back, kept so that asking again is harmless.
+            by: Who speaks.
 
         Returns:
             The record in the phase that the event led to, saved.
@@ -111,7 +114,7 @@ class SwapRunner:
         advance(swap, event, self._clock())  # raises, with what is possible instead
         if swap_id not in self._signals:
             raise Conflict(f"swap {swap_id} waits for its task and models to be configured again")
-        said = _Said(event, undo_id, asyncio.get_running_loop().create_future())
+        said = _Said(event, undo_id, by, asyncio.get_running_loop().create_future())
         self._signals[swap_id].put_nowait(said)
         return await said.answer
 
@@ -257,13 +260,14 @@ class _Said:
 
     event: Event
     undo_id: str
+    by: str
     answer: asyncio.Future[Swap]
 
     def step(self, swap: Swap, event: Event) -> _Step:
         """The turn that this event ends."""
         if self.undo_id:
             swap = swap.with_facts(undo_id=self.undo_id)
-        error = "" if self.event is Event.PROMOTE else f"{self.event} by operator"
+        error = "" if self.event is Event.PROMOTE else f"{self.event} by {self.by}"
         return _Step(swap, event, error, self)
 
     def accept(self, swap: Swap) -> None:

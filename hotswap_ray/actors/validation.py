@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from hotswap_ray.actors.fleet import Fleet
@@ -24,12 +25,27 @@ ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4, check=Check(kind="lengt
 Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
+@dataclass(frozen=True, slots=True)
+class GoldenAnswer:
+    """What came of one golden prompt; ``quality`` is ``None`` when no check could tell."""
+
+    latency_ms: float
+    tokens_in: int
+    tokens_out: int
+    quality: float | None
+
+
+async def _nobody(answers: list[GoldenAnswer]) -> None:
+    pass
+
+
 async def validate(
     fleet: Fleet,
     task: TaskSpec,
     generation: Generation,
     limit_s: float,
     judge: Judging = judge_here,
+    record: Callable[[list[GoldenAnswer]], Awaitable[None]] = _nobody,
 ) -> dict[str, Any]:
     """Ask a task's golden prompts; judge the answers, their time and the memory.
 
@@ -39,6 +55,7 @@ async def validate(
         generation: The loaded candidate.
         limit_s: Time to answer all of them.
         judge: Judges the answers; ``JudgeLink.judge`` where a check might hang.
+        record: Sees the answers of a task that has golden prompts, good or bad.
 
     Returns:
         What was measured: ``golden`` as passed/judged and ``golden_ms`` of the slowest.
@@ -49,20 +66,24 @@ async def validate(
         EngineError: The candidate failed.
     """
     model, needs = generation.model, task.requirements
-    jobs, slowest_ms = [], 0.0
+    jobs: list[Job] = []
+    used: list[tuple[float, int, int]] = []
     try:
         async with asyncio.timeout(limit_s):
             for golden in task.golden or ANY_ANSWER:
-                job, elapsed_ms = await _ask(fleet, generation.app, golden)
-                slowest_ms = max(slowest_ms, elapsed_ms)
+                job, elapsed_ms, tokens_in, tokens_out = await _ask(fleet, generation.app, golden)
                 jobs.append(job)
+                used.append((elapsed_ms, tokens_in, tokens_out))
     except TimeoutError:
         raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
     verdicts = await judge(jobs)
     if error := next((verdict.error for verdict in verdicts if verdict.error), None):
         raise ValidationFailed(f"golden prompts of {task.id} cannot be judged: {error}")
     qualities = [verdict.quality for verdict in verdicts]
+    if task.golden:
+        await record([GoldenAnswer(*u, q) for u, q in zip(used, qualities, strict=True)])
     judged = len(qualities) - qualities.count(None)
+    slowest_ms = max(elapsed_ms for elapsed_ms, _, _ in used)
     if not judged:
         raise ValidationFailed(f"no check of {task.id} could judge an answer of {model}")
     wrong = [job for job, q in zip(jobs, qualities, strict=True) if q is not None and q < PASS]
@@ -85,7 +106,7 @@ async def validate(
     return {"golden": f"{passed}/{judged}", "golden_ms": round(slowest_ms, 1)}
 
 
-async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[Job, float]:
+async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[Job, float, int, int]:
     body: dict[str, Any] = {"max_tokens": golden.max_tokens, "temperature": 0}
     if golden.stop:
         body["stop"] = list(golden.stop)
@@ -95,6 +116,6 @@ async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[Job, float
     else:
         body["messages"] = list(golden.messages or ())
     started = time.perf_counter()
-    answer = (await fleet.call(app, "generate", endpoint, body))[0]
+    answer, tokens_in, tokens_out, *_ = await fleet.call(app, "generate", endpoint, body)
     elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Job((golden.check,), endpoint, body, answer), elapsed_ms
+    return Job((golden.check,), endpoint, body, answer), elapsed_ms, tokens_in, tokens_out

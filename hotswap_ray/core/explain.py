@@ -85,6 +85,30 @@ def sentence(choice: Choice) -> str:
     return f"{text}."
 
 
+REASONS = {
+    "active": "it is the model of the task",
+    "shadowed": "it is the model of the task; a candidate got a copy to be compared with",
+    "explore": "a share of the traffic goes to candidates, and the policy picked this one",
+    "canary": "a rollout gives it a share of the traffic",
+    "pinned": "the client named it, or asked for what only it offers",
+    "fallback": "the model chosen first failed before its first byte",
+    "shadow": "this is a copy for a candidate, whose answer no client saw",
+    "bench": "a benchmark asked it a golden prompt",
+    "golden": "a swap asked it a golden prompt",
+    "reported": "somebody reported work that no model of ours did",
+}
+
+
+def why_model(model: str, task: str, decision: str) -> str:
+    """Why a model got a request, in one sentence.
+
+    Example:
+        >>> why_model("b", "t", "pinned")
+        'b answered for t: the client named it, or asked for what only it offers.'
+    """
+    return f"{model or 'nobody'} answered for {task}: {REASONS.get(decision, decision)}."
+
+
 def what_would_change(choice: Choice) -> str:
     """What would lead to another decision.
 

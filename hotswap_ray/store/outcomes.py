@@ -142,6 +142,20 @@ class OutcomeLog(Database):
             row = connection.execute(query).first()
         return None if row is None else Found(*row)
 
+    def find_outcome(self, request_id: str) -> dict[str, Any] | None:
+        """The last outcome of a request as named values, or ``None`` when unknown."""
+        query = (
+            select(outcomes)
+            .where(outcomes.c.request == digest(request_id))
+            .order_by(func.abs(outcomes.c.id).desc())
+            .limit(1)
+        )
+        with self._reading() as connection:
+            row = connection.execute(query).first()
+            if row is None:
+                return None
+            return dict(zip(COLUMNS, row_values(row, self._names(connection)), strict=True))
+
     def set_quality(
         self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
     ) -> tuple[str, str]:

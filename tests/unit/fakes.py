@@ -12,6 +12,7 @@ from hotswap_ray.core.errors import EngineError, EngineUnavailable, StoreError
 from hotswap_ray.core.prediction import predict
 from hotswap_ray.core.routes import RouteTable, app_name
 from hotswap_ray.core.strategy import Room
+from hotswap_ray.core.task_view import Look
 from hotswap_ray.store import Store
 
 MIB = 2**20
@@ -214,12 +215,33 @@ class FakeLearning:
         self.cells = {}  # evidence that predictions are made of
         self.seen = None  # what models then do
         self.asked_since_s = None
+        self.recorded = []
+        self.views = None  # what the last look was about
+        self.found = None  # what the next looks find
+        self.nudged = asyncio.Event()
 
     async def transfer(self, task, from_model, to_model):
         if self.error:
             raise self.error
         self.transfers.append((task, from_model, to_model))
         return {"task": task}
+
+    async def record(self, batch, batch_id):
+        if self.error:
+            raise self.error
+        self.recorded += batch
+        return len(batch)
+
+    async def look(self, views, models, kept=frozenset(), wait_s=0.0):
+        self.views = list(views)
+        await self.nudged.wait()
+        self.nudged.clear()
+        if self.error:
+            raise self.error
+        return self.found or Look((), ())
+
+    async def nudge(self):
+        self.nudged.set()
 
     async def latency_p99(self, since_s, until_s):
         if self.error:

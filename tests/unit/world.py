@@ -11,6 +11,7 @@ from hotswap_ray.actors import (
     swap_actions,
     swap_runner,
 )
+from hotswap_ray.actors.judge import judge_here
 from hotswap_ray.actors.swap_controller import SwapController
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import StoreError
@@ -63,7 +64,7 @@ class World:
     async def start(self):
         """A new controller on the same store and cluster, and the replicas that follow it."""
         self.controller = SwapController(
-            self.config, self.store, self.fleet, self.learning, self.clock
+            self.config, self.store, self.fleet, self.learning, self.clock, judge=judge_here
         )
         for ingress in self.fleet.ingress.values():
             self.follow(ingress)
