@@ -114,6 +114,32 @@ class Analytics:
         record = self._link.controller("wait", swap_id, 0)
         return {**record, "journal": self._link.controller("journal", swap_id)}
 
+    def decisions(self, task: str | None = None, limit: int = 100) -> pd.DataFrame:
+        """Decisions of the auto-swap, and decisions not to, as they changed; the newest first.
+
+        Columns are those of ``core.autoswap.Choice``, with ``sentence``, ``swap_id`` and
+        ``inputs``.
+        """
+        import pandas as pd
+
+        return pd.DataFrame(self._link.controller("decisions", task, limit))
+
+    def explain(self, subject: str) -> dict[str, Any]:
+        """Why a task has its model, a swap happened, or a model answered a request.
+
+        Args:
+            subject: Task id, swap id or request id.
+
+        Returns:
+            ``kind``, ``subject``, ``sentence``, of a task ``what_would_change``, ``inputs`` and
+            the ``decisions`` behind it.
+
+        Raises:
+            NotFound: It is none of the three.
+        """
+        found: dict[str, Any] = self._link.controller("explain", subject)
+        return found
+
     def _swaps(self, task: str | None, limit: int) -> list[dict[str, Any]]:
         docs: list[dict[str, Any]] = self._link.controller("swaps", task, limit)
         return docs

@@ -139,6 +139,21 @@ class Operations:
         report: dict[str, Any] = self._link.controller("check", task, model)
         return report
 
+    def set_autoswap(self, task: str, mode: str) -> dict[str, Any]:
+        """Set whether the arbiter decides about a task; it outlasts restarts.
+
+        Args:
+            task: Task.
+            mode: ``off``, ``advise`` (decides and explains, changes nothing), ``on``, or
+                ``config`` for what the file says.
+
+        Raises:
+            NotFound: Unknown task.
+            InvalidRequest: Unknown mode.
+        """
+        said: dict[str, Any] = self._link.controller("set_autoswap", task, mode)
+        return said
+
     # --- models -------------------------------------------------------------------------
 
     def load(

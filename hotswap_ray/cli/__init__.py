@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from hotswap_ray.cli import bench, learnings, models, predict, replay, serve, show, swaps
+from hotswap_ray.cli import bench, decisions, learnings, models, predict, replay, serve, show, swaps
 from hotswap_ray.core.errors import HotswapError
 
 app = typer.Typer(
@@ -22,6 +22,9 @@ app.command("status")(show.status)
 app.command("watch")(show.watch)
 app.command("swap")(swaps.swap)
 app.command("rollback")(swaps.rollback)
+app.command("explain")(decisions.explain)
+app.command("decisions")(decisions.decisions)
+app.command("autoswap")(decisions.autoswap)
 app.command("bench")(bench.bench)
 app.command("predict")(predict.predict)
 app.command("replay")(replay.replay)

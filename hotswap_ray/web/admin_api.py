@@ -85,6 +85,9 @@ class AdminApi:
             ("GET", "models", self._models),
             ("GET", f"tasks/{name}", self._task),
             ("GET", f"tasks/{name}/learnings", self._learnings),
+            ("GET", "decisions", self._decisions),
+            ("GET", f"explain/{name}", self._explain),
+            ("POST", f"tasks/{name}/autoswap", self._autoswap),
             ("GET", "swaps", self._swaps),
             ("GET", f"swaps/{name}", self._swap_record),
             ("POST", f"models/{name}/(load|unload|sleep|wake)", self._change_model),
@@ -143,6 +146,20 @@ class AdminApi:
 
     async def _learnings(self, scope: Scope, body: Any, task: str) -> Any:
         return await _quick(self._learning.task_performance(task))
+
+    async def _decisions(self, scope: Scope, body: Any) -> Any:
+        query = _query(scope)
+        limit = _number(query, "limit", 50, most=10_000)
+        return {"decisions": await _quick(self._controller.decisions(query.get("task"), limit))}
+
+    async def _explain(self, scope: Scope, body: Any, subject: str) -> Any:
+        return await _quick(self._controller.explain(subject))
+
+    async def _autoswap(self, scope: Scope, body: Any, task: str) -> Any:
+        mode = body.pop("mode", None)
+        if body or not isinstance(mode, str):
+            raise InvalidRequest('the body is {"mode": "off"}; or advise, on, config')
+        return await _quick(self._controller.set_autoswap(task, mode))
 
     async def _swaps(self, scope: Scope, body: Any) -> Any:
         query = _query(scope)

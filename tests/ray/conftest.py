@@ -16,8 +16,19 @@ CONFIG = """
 models:
   a: {{engine: simulated, resident: true, resources: {{num_cpus: 0}}, options: {{seed: 1}}}}
   b: {{engine: simulated, resident: true, resources: {{num_cpus: 0}}, options: {{seed: 2}}}}
+  weak:
+    {{engine: simulated, resources: {{num_cpus: 0}}, resident: true, options: {{answer: dunno}}}}
+  strong:
+    {{engine: simulated, resources: {{num_cpus: 0}}, resident: true, options: {{answer: Paris}}}}
 tasks:
 {tasks}
+  quiz: &judged
+    model: weak
+    checks: [{{kind: contains, value: Paris}}]
+    autoswap: &careless {{candidates: [weak, strong], cooldown_s: 0, look_s: 0.2, explore: 0.3}}
+  advice:
+    <<: *judged
+    autoswap: {{<<: *careless, mode: advise, shadow: 1, shadow_at_once: 8}}
 default_task: alpha
 server: {{port: {port}, api_keys: [test-key], admin_token: admin-key, first_byte_timeout_s: 20}}
 store: {{url: "sqlite:///{store}"}}
