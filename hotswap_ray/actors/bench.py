@@ -67,6 +67,10 @@ class Bench:
         self._parts = Parts(config, pool, fleet, learning, judge, clock, tasks, self._loans)
         self._run: BenchRun | None = None
         self._work: asyncio.Task[None] | None = None
+        spans_s = {
+            task: spec.autoswap_with(config.autoswap).bench_every_s for task, spec in tasks.items()
+        }
+        self._every_s = {task: span_s for task, span_s in spans_s.items() if span_s}
         self._last_s: dict[str, float] | None = None
 
     async def begin(
@@ -246,22 +250,23 @@ class Bench:
     # --- by the clock -------------------------------------------------------------------
 
     async def run_schedule(self) -> None:
-        """Benchmark each task every ``autoswap.bench_every_s``, for as long as we live.
-
-        It also gives back what the controller before us had loaded for a benchmark.
-        """
-        every_s = {
-            task: spec.autoswap_with(self._config.autoswap).bench_every_s
-            for task, spec in self._tasks.items()
-        }
+        """Look at the schedule for as long as we live."""
         while True:
             try:
-                await self._look({task: span_s for task, span_s in every_s.items() if span_s})
+                await self.look()
             except HotswapError as error:
                 log.warning("scheduled benchmark: %s", error)
+            except Exception:
+                # The controller's border: one bad look must not be the last one.
+                log.exception("scheduled benchmark failed")
             await asyncio.sleep(LOOK_S)
 
-    async def _look(self, every_s: Mapping[str, float]) -> None:
+    async def look(self) -> None:
+        """Benchmark the tasks whose ``autoswap.bench_every_s`` is over; returns when it ended.
+
+        While a swap is open, or a task has no model yet, it is left for the next look. Also
+        gives back what the controller before us had loaded for a benchmark.
+        """
         routes = self._publisher.table.routes.values()
         if self._is_busy or self._swaps() or not all(route.active for route in routes):
             return
@@ -269,12 +274,14 @@ class Bench:
         if self._last_s is None:
             found = await asyncio.to_thread(self._store.load_settings)
             self._last_s = {
-                task: found[f"bench:{task}"]["at_s"] for task in every_s if f"bench:{task}" in found
+                task: found[f"bench:{task}"]["at_s"]
+                for task in self._every_s
+                if f"bench:{task}" in found
             }
         now_s, last_s = self._clock(), self._last_s
         due = [
             task
-            for task, span_s in every_s.items()
+            for task, span_s in self._every_s.items()
             if task not in last_s or not 0 <= now_s - last_s[task] < span_s
         ]
         sets: dict[str, Prompts] = {}

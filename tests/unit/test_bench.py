@@ -6,11 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from hotswap_ray.actors import bench, bench_loans, bench_run
-from hotswap_ray.actors.judge import Verdict, answer_text
-from hotswap_ray.actors.swap_controller import SwapController
 from hotswap_ray.bench_report import COLUMNS, Result, cells, plot, summarise
 from hotswap_ray.config import Config
-from hotswap_ray.core.checkers import score
 from hotswap_ray.core.errors import (
     ClusterUnavailable,
     ConfigError,
@@ -39,31 +36,16 @@ def quick(monkeypatch):
     monkeypatch.setattr(bench_loans, "WATCH_S", 0.01)
 
 
-async def judge(jobs):
-    """The checks, in this process."""
-    texts = [answer_text(job.endpoint, job.answer, streamed=job.streamed) for job in jobs]
-    pairs = zip(jobs, texts, strict=True)
-    return [Verdict(float(score(job.checks[0], text))) for job, text in pairs]
-
-
 class Learning(FakeLearning):
-    """Keeps the evidence it is given."""
+    """Away for some calls, as while its actor is being restarted."""
 
-    def __init__(self):
-        super().__init__()
-        self.batches = {}
-        self.away = 0
+    away = 0
 
     async def record(self, batch, batch_id):
         if self.away:
             self.away -= 1
             raise ClusterUnavailable("the learning actor is being restarted")
-        self.batches[batch_id] = list(batch)
-        return len(batch)
-
-    @property
-    def outcomes(self):
-        return [outcome for batch in self.batches.values() for outcome in batch]
+        return await super().record(batch, batch_id)
 
 
 class Fleet(FakeFleet):
@@ -93,7 +75,7 @@ class Fleet(FakeFleet):
 
 
 class BenchWorld(World):
-    """A world whose controller has a judge and learnings that remember."""
+    """A world whose requests can be held back, and whose controller can be replaced."""
 
     def __init__(self, path, config=None, total=None):
         super().__init__(path, config, total)
@@ -101,15 +83,13 @@ class BenchWorld(World):
         self.fleet.ingress = ingress
         self.learning = Learning()
 
-    async def start(self):
-        self.controller = SwapController(
-            self.config, self.store, self.fleet, self.learning, self.clock, judge=judge
-        )
-        for ingress in self.fleet.ingress.values():
-            self.follow(ingress)
-        await self.controller.start()
-        await self.until(lambda: all(route.active for route in self.table.routes.values()))
-        return self.controller
+    def stop_loops(self):
+        for loop in self.controller._loops:
+            loop.cancel()
+
+    async def restart(self):
+        self.stop_loops()
+        await self.start()
 
     async def bench(self, *args, **options):
         """Run one to its end; its status."""
@@ -152,7 +132,7 @@ async def test_models_are_asked_judged_and_remembered(world):
     assert rows["a"]["prompts"] == rows["a"]["judged"] == 4
     assert (rows["a"]["success_rate"], rows["a"]["tokens_out"]) == (1, 4)
     assert rows["a"]["cost_usd"] == pytest.approx(4 * (2 + 4) / 1e6)
-    evidence = world.learning.outcomes
+    evidence = world.learning.recorded
     assert len(evidence) == 12
     assert {outcome.decision for outcome in evidence} == {"bench"}
     assert {o.quality for o in evidence if o.model == "b"} == {0.0}
@@ -182,7 +162,7 @@ async def test_a_model_that_slept_sleeps_again(world):
     await world.bench("t", "b")
 
     assert world.loaded() == {"a": "ready", "b": "asleep"}
-    assert len(world.learning.outcomes) == 4
+    assert len(world.learning.recorded) == 4
 
 
 async def test_loaded_only_loads_nothing(world):
@@ -286,7 +266,7 @@ async def test_a_model_that_dies_in_the_middle_gives_failed_outcomes_not_a_faile
     row = next(row for row in status["rows"] if row["model"] == "b")
     assert row["success_rate"] < 1
     assert "died" in row["note"]
-    died = [o for o in world.learning.outcomes if o.model == "b" and not o.success]
+    died = [o for o in world.learning.recorded if o.model == "b" and not o.success]
     assert died
     assert {o.quality for o in died} == {None}
     assert world.nothing_is_left_of("b")
@@ -316,7 +296,7 @@ async def test_a_prompt_that_is_refused_says_nothing_of_the_model(world):
 
     assert (row["prompts"], row["success_rate"]) == (3, 1)
     assert row["note"] == "the prompt is longer than the context"
-    assert len(world.learning.outcomes) == 3
+    assert len(world.learning.recorded) == 3
 
 
 async def test_an_answer_that_never_comes_is_given_up(tmp_path):
@@ -336,7 +316,7 @@ async def test_results_wait_for_a_learning_actor_that_is_away(world):
 
     status = await world.bench("t", "a")
 
-    assert (status["state"], len(world.learning.outcomes)) == ("done", 4)
+    assert (status["state"], len(world.learning.recorded)) == ("done", 4)
 
 
 async def test_results_that_cannot_be_recorded_fail_the_benchmark_but_are_shown(world, monkeypatch):
@@ -379,7 +359,7 @@ async def test_cancelling_leaves_nothing_loaded_and_twice_is_harmless(world):
     assert {status["state"] for status in ended} == {"cancelled"}
     assert world.nothing_is_left_of("b")
     assert world.fleet.at_work == 0
-    assert world.learning.outcomes == []
+    assert world.learning.recorded == []
     assert world.events()[0]["state"] == "cancelled"
 
 
@@ -444,7 +424,7 @@ async def test_a_model_that_is_taken_away_meanwhile_is_not_blamed(world):
 
     status = await world.controller.bench_status(begun["bench_id"], 10)
     assert "taken away" in status["skipped"][0]["reason"]
-    assert world.learning.outcomes == []
+    assert world.learning.recorded == []
 
 
 async def test_a_loan_is_saved_while_it_lasts(world):
@@ -464,10 +444,8 @@ async def test_what_a_crashed_controller_had_on_loan_is_given_back_after_the_res
     await world.controller.load("c")
     world.store.save_setting("bench_loans", {"b": "unload", "a": "unload", "gone": "unload"})
 
-    await world.start()
-    schedule = asyncio.create_task(world.controller._bench.run_schedule())
+    await world.restart()
     await world.until(lambda: world.store.load_settings()["bench_loans"] == {})
-    schedule.cancel()
 
     assert world.nothing_is_left_of("b")
     assert world.loaded() == {"a": "ready", "c": "ready"}
@@ -501,43 +479,63 @@ async def test_wrong_names_and_prompts_are_refused_before_anything_begins(world,
 # --- by the clock -----------------------------------------------------------------------
 
 
-async def runs(world):
-    """Ids of scheduled benchmarks so far, after the schedule had time for several looks."""
-    for _ in range(5):
-        await asyncio.sleep(bench.LOOK_S)
-    return [event["bench_id"] for event in world.events()]
+@pytest.fixture
+async def hourly(tmp_path):
+    made = BenchWorld(tmp_path, bench_config(HOUR_S))
+    await made.start()
+    await made.until(lambda: made.store.load_settings().get("bench:t"))
+    made.stop_loops()
+    return made
 
 
-async def test_the_schedule_runs_what_is_due_and_a_restart_neither_loses_nor_repeats(tmp_path):
-    world = BenchWorld(tmp_path, bench_config(HOUR_S))
-    await world.start()
-    schedule = asyncio.create_task(world.controller._bench.run_schedule())
-    await world.until(world.events)
-    world.clock.now_s += HOUR_S - 1
-    assert len(await runs(world)) == 1
-    schedule.cancel()
+async def test_a_restart_neither_loses_nor_repeats_a_scheduled_run(hourly):
+    assert len(hourly.events()) == 1
+    hourly.clock.now_s += HOUR_S - 1
+    await hourly.controller._bench.look()
+    await hourly.restart()
+    hourly.stop_loops()
+    await hourly.controller._bench.look()
+    assert len(hourly.events()) == 1
 
-    await world.start()
-    schedule = asyncio.create_task(world.controller._bench.run_schedule())
-    assert len(await runs(world)) == 1
-    world.clock.now_s += 1
-    await world.until(lambda: len(world.events()) == 2)
-    schedule.cancel()
-    assert {event["of"] for event in world.events()} == {12}
-    assert world.loaded() == {"a": "ready"}
+    hourly.clock.now_s += 1
+    await hourly.controller._bench.look()
+
+    assert [event["of"] for event in hourly.events()] == [12, 12]
+    assert hourly.loaded() == {"a": "ready"}
 
 
-async def test_the_schedule_waits_while_a_swap_is_open(tmp_path):
-    world = BenchWorld(tmp_path, bench_config(HOUR_S))
-    await world.start()
-    swap_id = await world.swap_until("baking", "u", "b", bake_s=600)
-    schedule = asyncio.create_task(world.controller._bench.run_schedule())
-    assert await runs(world) == []
+async def test_a_run_that_a_crash_cut_short_is_done_again(hourly):
+    hourly.clock.now_s += HOUR_S
+    hourly.fleet.gate.clear()
+    look = asyncio.create_task(hourly.controller._bench.look())
+    await hourly.until(lambda: hourly.fleet.at_work)
+    look.cancel()
+    await hourly.controller.bench_cancel(hourly.controller._bench._run.bench_id)
+    hourly.fleet.gate.set()
 
-    await world.controller.signal(swap_id, "promote")
+    await hourly.restart()
 
-    await world.until(world.events)
-    schedule.cancel()
+    await hourly.until(lambda: [event["state"] for event in hourly.events()][2:] == ["done"])
+
+
+async def test_the_schedule_waits_while_a_swap_is_open(hourly):
+    swap_id = await hourly.swap_until("baking", "u", "b", bake_s=600)
+    hourly.clock.now_s += HOUR_S
+    await hourly.controller._bench.look()
+    assert len(hourly.events()) == 1
+
+    await hourly.controller.signal(swap_id, "promote")
+    await hourly.controller.wait(swap_id, 10)
+    await hourly.controller._bench.look()
+
+    assert len(hourly.events()) == 2
+
+
+async def test_a_clock_that_went_back_does_not_stop_the_schedule(hourly):
+    hourly.clock.now_s -= 10 * HOUR_S
+    await hourly.controller._bench.look()
+
+    assert len(hourly.events()) == 2
 
 
 async def test_a_golden_file_that_broke_is_told_and_does_not_stop_the_others(tmp_path, caplog):
@@ -550,9 +548,7 @@ async def test_a_golden_file_that_broke_is_told_and_does_not_stop_the_others(tmp
         tmp_path, Config.model_validate({**doc, "autoswap": {"bench_every_s": HOUR_S}})
     )
     await world.start()
-    schedule = asyncio.create_task(world.controller._bench.run_schedule())
     await world.until(world.events)
-    schedule.cancel()
 
     assert world.events()[0]["best"] == {"t": "a"}
     assert "gone.yaml: No such file" in caplog.text
