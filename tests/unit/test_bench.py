@@ -519,7 +519,7 @@ async def test_a_run_that_a_crash_cut_short_is_done_again(hourly):
 
 
 async def test_the_schedule_waits_while_a_swap_is_open(hourly):
-    swap_id = await hourly.swap_until("baking", "u", "b", bake_s=600)
+    swap_id = await hourly.swap_until("baking", "u", "b", bake_s=100 * HOUR_S)
     hourly.clock.now_s += HOUR_S
     await hourly.controller._bench.look()
     assert len(hourly.events()) == 1
