@@ -238,8 +238,23 @@ class Operations:
                 if status["state"] != "running":
                     return status
         except KeyboardInterrupt:
-            self._link.controller("bench_cancel", bench_id, timeout_s=LONGEST_S)
+            self.bench_cancel(bench_id)
             raise
+
+    def bench_results(self, bench_id: str | None = None) -> list[dict[str, Any]]:
+        """What came of each prompt of a benchmark, the last one when ``None``.
+
+        Fields are those of ``bench_report.Result``. Raises ``NotFound`` if it is not known.
+        """
+        results: list[dict[str, Any]] = self._link.controller("bench_results", bench_id)
+        return results
+
+    def bench_cancel(self, bench_id: str) -> dict[str, Any]:
+        """End a benchmark; its status, once what was loaded for it is gone."""
+        status: dict[str, Any] = self._link.controller(
+            "bench_cancel", bench_id, timeout_s=LONGEST_S
+        )
+        return status
 
     # --- state --------------------------------------------------------------------------
 

@@ -30,7 +30,7 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.golden import GoldenPrompt
 from hotswap_ray.core.spec import TaskSpec
-from hotswap_ray.core.types import Endpoint, Outcome
+from hotswap_ray.core.types import Decision, Endpoint, Outcome
 
 AT_ONCE = 2
 """Requests to one model at a time: live traffic shall not feel a benchmark."""
@@ -266,7 +266,7 @@ class BenchRun:
                 task=task,
                 model=model,
                 generation=generation.generation,
-                decision="bench",
+                decision=Decision.BENCH,
                 at_s=one.at_s,
                 success=not one.error,
                 latency_ms=one.latency_ms,
