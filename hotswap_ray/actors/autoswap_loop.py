@@ -21,7 +21,7 @@ from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.actors.task_views import TaskViews
 from hotswap_ray.config import Config
 from hotswap_ray.core.autoswap import Choice
-from hotswap_ray.core.errors import HotswapError
+from hotswap_ray.core.errors import HotswapError, StoreError
 from hotswap_ray.core.routes import RouteTable, with_trials
 from hotswap_ray.core.swap import Event, Phase, Swap
 from hotswap_ray.core.task_view import Alarm, Finding, Look, ModelFacts, TaskView
@@ -95,6 +95,8 @@ class AutoswapLoop:
         self._automatic: dict[str, bool] = {}
         self._refused_until_s: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
+        self._unloading: set[str] = set()
+        self._untold: list[Alarm] = []
         self._work: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
@@ -103,9 +105,11 @@ class AutoswapLoop:
 
     def ended(self, swap: Swap) -> None:
         """A swap has ended; a model that failed is not tried again at once."""
+        self._automatic[swap.task] = swap.requested_by == AUTOSWAP
         if swap.requested_by == AUTOSWAP and swap.phase in (Phase.FAILED, Phase.ROLLED_BACK):
             pause_s = max(REFUSED_S, self._views.spec(swap.task).cooldown_s)
             self._refused_until_s[swap.task, swap.to_model] = self._clock() + pause_s
+        self.wake()
 
     async def run(self) -> None:
         """Look for ever."""
@@ -138,7 +142,7 @@ class AutoswapLoop:
                 await self._decisions.add(_off(view))
             await self._wake.wait()
             return
-        wait_s = min(self._views.spec(view.task).look_s for view in views)
+        wait_s = min(self._views.spec(v.task).look_s for v in views if v.settings.mode != "off")
         asked = asyncio.ensure_future(
             self._learning.look(views, self._views.facts(), self._views.kept(), wait_s)
         )
@@ -148,8 +152,10 @@ class AutoswapLoop:
         if not asked.done():
             await self._learning.nudge()
         found = await asked
-        for alarm in found.alarms:
-            await self._tell(alarm)
+        self._untold += found.alarms
+        while self._untold:
+            await self._tell(self._untold[0])
+            del self._untold[0]
         for finding in found.findings:
             await self._act(finding)
 
@@ -181,17 +187,15 @@ class AutoswapLoop:
         """Keep a decision, then do it."""
         choice = finding.choice
         if choice.action == "unload" and choice.model is not None:
-            await self._decisions.add(finding)
-            if choice.applies:
+            if self._may_unload(choice.model):
+                await self._decisions.add(finding)
                 self._spawn(self._unload(choice.model))
             return
         if self._views.is_swapping(choice.task) or not self._is_current(choice):
             return  # its swap is at work, or the route changed while we asked
-        acts = (
-            choice.action in ("promote", "roll_back")
-            and choice.applies
-            and self._views.spec(choice.task).mode == "on"  # it may have been set while we asked
-        )
+        acts = choice.action in ("promote", "roll_back") and choice.applies
+        if acts and self._views.spec(choice.task).mode != "on":
+            return  # it was set while we asked
         baking = self._views.open_swap(choice.task)
         if acts and baking is not None and choice.action == "promote":
             # The old model is warm until the bake ends; only an emergency ends it earlier.
@@ -210,8 +214,18 @@ class AutoswapLoop:
                 await self._requests.swap(choice.task, choice.model, swap_id, requested_by=AUTOSWAP)
             else:
                 await self._requests.rollback(choice.task, swap_id, AUTOSWAP)
+        except StoreError:
+            raise  # says nothing about the model: decided anew when the store is back
         except HotswapError as error:
             await self._refused(choice, error)
+
+    def _may_unload(self, model: str) -> bool:
+        """Whether nobody began to use a model while we asked, and it is not going already."""
+        return not (
+            model in self._views.kept()
+            or model in self._unloading
+            or ("", model) in self._refused_until_s
+        )
 
     def _is_current(self, choice: Choice) -> bool:
         route = self._publisher.table.routes.get(choice.task)
@@ -231,10 +245,14 @@ class AutoswapLoop:
         await asyncio.to_thread(self._store.add_event, "drift", fact, self._clock())
 
     async def _unload(self, model: str) -> None:
+        self._unloading.add(model)
         try:
             await self._pool.unload(model)
         except HotswapError as error:
+            self._refused_until_s["", model] = self._clock() + REFUSED_S
             self._trouble(f"model {model} is not unloaded: {error}")
+        finally:
+            self._unloading.discard(model)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

@@ -97,9 +97,11 @@ class DecisionCalls:
 
     async def _explain_task(self, task: str) -> dict[str, Any]:
         kept = await self.decisions(task, 5)
+        model = self._publisher.table.routes[task].model
         finding = self._decisions.current.get(task)
         now = told(finding) if finding is not None else next(iter(kept), None)
-        model = self._publisher.table.routes[task].model
+        if now is not None and now["active"] != model:
+            now = None  # it is about the model that served before
         return {
             "kind": "task",
             "subject": task,

@@ -35,7 +35,7 @@ class DecisionLog:
             self._last[task] = tuple(doc.get(name) for name in NEWS)
 
     async def add(self, finding: Finding, swap_id: str | None = None) -> None:
-        """Keep a finding if it is news or asks for a swap; durable when this returns.
+        """Keep a finding if it is news or is acted on; durable when this returns.
 
         Args:
             finding: What a look found.
@@ -48,7 +48,8 @@ class DecisionLog:
         task = finding.choice.task
         self.current[task] = finding
         news = tuple(doc[name] for name in NEWS)
-        if swap_id is None and news == self._last.get(task):
+        acts = swap_id is not None or finding.choice.action == "unload"
+        if not acts and news == self._last.get(task):
             return
         with_event = finding.choice.action not in ("stay", "undecided")
         await asyncio.to_thread(self._write, task, doc, swap_id, with_event)

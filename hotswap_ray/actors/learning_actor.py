@@ -23,7 +23,7 @@ from uuid import uuid4
 from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, Checkpoint, LearningLog
 from hotswap_ray.actors.learning_queries import LearningQueries, load_knowledge
-from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.errors import InvalidRequest, StoreError
 from hotswap_ray.core.evidence import HALF_LIFE, Cell, problem
 from hotswap_ray.core.experiments import Experiments
 from hotswap_ray.core.learned import Learned
@@ -287,12 +287,22 @@ class LearningActor(LearningQueries):
         found = self._experiments.look(
             views, models, now_s, partial(self._recent.rate, now_s), kept
         )
-        if found.alarms:  # what was forgotten must not come back with a restart
-            await self._log.flush(checkpoint=True)
-        docs = self._experiments.changed_docs()
-        if docs:
-            await asyncio.to_thread(self._store.save_experiments, docs)
+        try:
+            await self._save_tests()
+        except StoreError as error:  # saved at the next look; what was found holds
+            log.warning("running tests are not saved yet: %s", error)
         return found
+
+    async def _save_tests(self) -> None:
+        if self._experiments.forgot:  # it must not come back with a restart
+            await self._log.flush(checkpoint=True)
+            self._experiments.forgot = False
+        if docs := self._experiments.changed_docs():
+            try:
+                await asyncio.to_thread(self._store.save_experiments, docs)
+            except StoreError:
+                self._experiments.not_saved(docs)
+                raise
 
     async def nudge(self) -> None:
         """End the wait of a look that is under way."""

@@ -29,6 +29,7 @@ class Experiments:
     Attributes:
         on_alarm: Called when a model's results fell: somebody should look at once.
         arms: What is believed of each model that may be tried, by task, since the last look.
+        forgot: Whether evidence was given up that the store still has.
     """
 
     def __init__(self, learned: Learned, trusted: bool = False) -> None:
@@ -39,6 +40,7 @@ class Experiments:
         self._references: dict[str, Reference] = {}
         self.on_alarm: Callable[[], None] = lambda: None
         self.arms: dict[str, tuple[Arm, ...]] = {}
+        self.forgot = False
 
     def take(self, batch: Sequence[Outcome]) -> None:
         """Use outcomes, in any order, for the tests they may count for."""
@@ -98,6 +100,7 @@ class Experiments:
             states.append(state)
             for model in experiment.reopen(choice):
                 self._learned.forget((view.task, model))
+                self.forgot = True
         if states and all(v.unload and v.settings.mode == "on" for v in views):
             useless = unloadable(states, views[0].settings, kept)
             findings += [Finding(choice, {}) for choice in useless]
@@ -185,6 +188,12 @@ class Experiments:
         for experiment in changed:
             experiment.changed = False
         return [experiment.to_doc() for experiment in changed]
+
+    def not_saved(self, docs: Sequence[Mapping[str, Any]]) -> None:
+        """What ``changed_docs`` gave could not be kept; it is given again."""
+        for doc in docs:
+            if experiment := self._tasks.get(doc["task"]):
+                experiment.changed = True
 
     def load(self, docs: Mapping[str, Mapping[str, Any]]) -> None:
         """Go on with saved experiments."""

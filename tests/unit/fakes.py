@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 import orjson
@@ -217,7 +217,8 @@ class FakeLearning:
         self.asked_since_s = None
         self.recorded = []
         self.views = None  # what the last look was about
-        self.found = None  # what the next looks find
+        self.looks = 0  # how many have ended
+        self.found = None  # what the next looks find, or a function of the views
         self.nudged = asyncio.Event()
 
     async def transfer(self, task, from_model, to_model):
@@ -234,11 +235,15 @@ class FakeLearning:
 
     async def look(self, views, models, kept=frozenset(), wait_s=0.0):
         self.views = list(views)
-        await self.nudged.wait()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self.nudged.wait()
         self.nudged.clear()
+        self.looks += 1
         if self.error:
             raise self.error
-        return self.found or Look((), ())
+        found = self.found(self.views) if callable(self.found) else self.found
+        return found or Look((), ())
 
     async def nudge(self):
         self.nudged.set()
