@@ -193,9 +193,13 @@ class AutoswapLoop:
             return
         if self._views.is_swapping(choice.task) or not self._is_current(choice):
             return  # its swap is at work, or the route changed while we asked
+        if (choice.task, choice.model) in self._refused_until_s:
+            return  # its swap failed while we asked
         acts = choice.action in ("promote", "roll_back") and choice.applies
         if acts and self._views.spec(choice.task).mode != "on":
             return  # it was set while we asked
+        if acts and choice.action == "promote" and self._is_refused(choice.task, choice.model):
+            return  # its swap failed while we asked
         baking = self._views.open_swap(choice.task)
         if acts and baking is not None and choice.action == "promote":
             # The old model is warm until the bake ends; only an emergency ends it earlier.
@@ -221,11 +225,11 @@ class AutoswapLoop:
 
     def _may_unload(self, model: str) -> bool:
         """Whether nobody began to use a model while we asked, and it is not going already."""
-        return not (
-            model in self._views.kept()
-            or model in self._unloading
-            or ("", model) in self._refused_until_s
-        )
+        is_used = model not in self._pool.specs or model in self._views.kept()
+        return not (is_used or model in self._unloading or self._is_refused("", model))
+
+    def _is_refused(self, task: str, model: str | None) -> bool:
+        return self._refused_until_s.get((task, model or ""), 0.0) > self._clock()
 
     def _is_current(self, choice: Choice) -> bool:
         route = self._publisher.table.routes.get(choice.task)
