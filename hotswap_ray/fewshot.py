@@ -6,7 +6,9 @@ different ones, so there is something to learn and a reason to swap.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from hotswap_ray.core.golden import Check, GoldenPrompt
 
@@ -136,3 +138,24 @@ TASKS: dict[str, FewShotTask] = {
         ),
     )
 }
+
+_ITEMS = {task.prompt(item): (task, item) for task in TASKS.values() for item in task.items}
+
+
+def judge(request: Mapping[str, Any], answer: str) -> float | None:
+    """A checker for live traffic: right or wrong, for prompts that this file knows.
+
+    Args:
+        request: Body of a completion.
+        answer: What the model said.
+
+    Returns:
+        1 or 0; ``None`` for any other prompt, which it cannot judge.
+
+    Example:
+        >>> paris = TASKS["capitals"].prompt(TASKS["capitals"].items[0])
+        >>> judge({"prompt": paris}, " Paris"), judge({"prompt": "Hello"}, "Hi")
+        (1.0, None)
+    """
+    found = _ITEMS.get(str(request.get("prompt")))
+    return None if found is None else found[0].score(found[1], answer)

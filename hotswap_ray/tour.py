@@ -1,4 +1,4 @@
-"""The tour of ``make demo``: real models, real traffic, a swap, a rollback, a crash.
+"""The tour of ``make demo``: real models, real traffic, swaps by proof, a rollback, a crash.
 
 Three variants of Gemma 3 270M serve three checkable few-shot tasks. Clients use the official
 ``openai`` package and do not know that models change. The tour ends by itself and fails if
@@ -26,11 +26,18 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from hotswap_ray.core.golden import Check
 from hotswap_ray.fewshot import TASKS
 
 QUICKSTART = Path(__file__).parent.parent / "deployments" / "quickstart.yaml"
 CLIENTS = 4
 SHOWN = ("capitals", "translate_fr", "uppercase")
+WORST = "fast"
+HARD, BEST_AT_HARD = "translate_fr", "quality"
+# A task's live answers are judged by a callable; half of its requests are copied to another
+# model, which is compared on the same prompts. The tour has no time for the usual cooldown.
+CHECKS = (Check(kind="callable", value="hotswap_ray.fewshot:judge"),)
+AUTOSWAP = {"mode": "on", "shadow": 0.5, "explore": 0.05, "cooldown_s": 5, "look_s": 0.5}
 
 
 @dataclass
@@ -95,11 +102,6 @@ class Traffic:
             tally.requests += 1
             tally.latencies_ms.append((time.perf_counter() - started) * 1e3)
             tally.quality += quality
-            await client.post(
-                "/feedback",
-                body={"request_id": raw.headers["x-request-id"], "score": quality},
-                cast_to=object,
-            )
 
 
 def table(traffic: Traffic, serving: dict[str, str], title: str) -> Table:
@@ -129,11 +131,13 @@ class Tour:
 
     def __init__(self, arbiter: Any, traffic: Traffic, console: Console) -> None:
         self.records: list[dict[str, Any]] = []
+        self.by_itself: list[dict[str, Any]] = []
         self._arbiter = arbiter
         self._traffic = traffic
         self._console = console
 
-    def _serving(self) -> dict[str, str]:
+    def serving(self) -> dict[str, str]:
+        """Model of each task now."""
         tasks = self._arbiter.status()["tasks"]
         return {task: tasks[task]["model"] for task in SHOWN}
 
@@ -143,30 +147,56 @@ class Tour:
         if not self._console.is_terminal:
             while not until():
                 _check_time(title, deadline)
-            self._console.print(table(self._traffic, self._serving(), title))
+            self._console.print(table(self._traffic, self.serving(), title))
             return
         with Live(console=self._console, refresh_per_second=4) as live:
             while not until():
                 _check_time(title, deadline)
-                live.update(table(self._traffic, self._serving(), title))
-            live.update(table(self._traffic, self._serving(), title))
+                live.update(table(self._traffic, self.serving(), title))
+            live.update(table(self._traffic, self.serving(), title))
 
     def some_traffic(self, title: str, requests: int) -> None:
         """Let clients get ``requests`` more answers."""
         goal = self._traffic.answered + requests
         self.watch(title, lambda: self._traffic.answered >= goal)
 
-    def swap(self, task: str, model: str) -> dict[str, Any]:
-        """Swap under load and wait for the end."""
-        self._console.print(f"\n[bold]$ hotswap swap {task} {model}[/]")
-        record: dict[str, Any] = self._arbiter.force_swap(task, model, wait=True)
-        return self._ended(record)
+    def found_by_itself(self) -> None:
+        """Wait until every task has left the model that is worst at it; tell each decision."""
+        told: set[int] = set()
 
-    def rollback(self, task: str) -> dict[str, Any]:
-        """Roll back under load."""
-        self._console.print(f"\n[bold]$ hotswap rollback {task}[/]")
-        record: dict[str, Any] = self._arbiter.rollback(task, wait=True)
-        return self._ended(record)
+        def left() -> bool:
+            rows = self._arbiter.decisions().to_dict("records")
+            for row in sorted(rows, key=lambda row: row["id"]):
+                if row["id"] not in told and isinstance(row["swap_id"], str):
+                    told.add(row["id"])
+                    self._console.print(f"  [green]decided:[/] {row['sentence']}")
+            serving = self.serving()
+            busy = self._arbiter.status()["open_swaps"]
+            return not busy and WORST not in serving.values() and serving[HARD] == BEST_AT_HARD
+
+        self.watch("The arbiter found a better model for every task", left, 180)
+        swaps = self._arbiter.swaps().to_dict("records")
+        self.by_itself = [row for row in swaps if row["requested_by"] == "autoswap"]
+
+    def explain(self, subject: str) -> None:
+        """What ``hotswap explain`` says."""
+        self._console.print(f"\n[bold]$ hotswap explain {subject}[/]")
+        found = self._arbiter.explain(subject)
+        self._console.print(f"  {found['sentence']}")
+        if change := found.get("what_would_change"):
+            self._console.print(f"  What would change it: {change}")
+
+    def worse_on_purpose(self, task: str, model: str) -> dict[str, Any]:
+        """Force a worse model on a task; its golden prompts let it pass, its traffic does not."""
+        self._console.print(f"\n[bold]$ hotswap swap {task} {model} --bake-s 120[/]")
+        record = self._arbiter.force_swap(task, model, wait=True, bake_s=120.0)
+        self._console.print(f"  {task} is served by {model} now; its old model stays warm")
+
+        def over() -> bool:
+            return bool(self._arbiter.swap(record["swap_id"])["phase"] == "rolled_back")
+
+        self.watch("and the arbiter took it back by itself", over, 150)
+        return self._ended(self._arbiter.swap(record["swap_id"]))
 
     def swap_with_a_crash(self, task: str, model: str) -> dict[str, Any]:
         """Kill the controller in mid-swap; the one that Ray restarts goes on."""
@@ -225,8 +255,17 @@ def main() -> int:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         settings = config.load(QUICKSTART, {"HOTSWAP_STORE_URL": f"sqlite:///{folder}/tour.sqlite"})
+        judged = {"checks": CHECKS, "autoswap": AUTOSWAP, "model": WORST, "fallback": None}
         settings = settings.model_copy(
             update={
+                # All three fit beside each other, so each can be compared on live traffic.
+                "models": {
+                    name: model.model_copy(update={"resident": True})
+                    for name, model in settings.models.items()
+                },
+                "tasks": {
+                    name: task.model_copy(update=judged) for name, task in settings.tasks.items()
+                },
                 "server": settings.server.model_copy(update={"port": port}),
                 "swap": settings.swap.model_copy(update={"bake_s": 1.0}),
                 "learning": settings.learning.model_copy(update={"flush_s": 0.2}),
@@ -241,14 +280,17 @@ def main() -> int:
         traffic = Traffic(url)
         tour = Tour(arbiter, traffic, console)
         traffic.start()
-        tour.some_traffic("Every task begins on its configured model", 40)
-        tour.swap("translate_fr", "quality")
-        tour.some_traffic("translate_fr is served by the full model", 40)
-        tour.rollback("translate_fr")
-        tour.some_traffic("and back: one commit of the route table", 20)
-        crashed = tour.swap_with_a_crash("capitals", "quality")
-        tour.some_traffic("capitals moved on, whoever drove the swap", 40)
-        tour.refused("translate_fr", "fast")
+        tour.some_traffic(f"Every task begins on {WORST}, the quickest and worst model", 30)
+        tour.found_by_itself()
+        tour.explain("capitals")
+        caught = tour.worse_on_purpose("uppercase", WORST)
+        tour.explain(caught["swap_id"])
+        for task in SHOWN:  # what follows is done by hand
+            arbiter.set_autoswap(task, "off")
+        other = "quality" if tour.serving()["uppercase"] == "balanced" else "balanced"
+        crashed = tour.swap_with_a_crash("uppercase", other)
+        tour.some_traffic("uppercase moved on, whoever drove the swap", 40)
+        tour.refused(HARD, WORST)
         tour.some_traffic("At the end", 20)
         traffic.end()
         return summary(console, traffic, tour, crashed, time.monotonic() - started)
@@ -266,7 +308,9 @@ def summary(
         "requests sent": traffic.sent,
         "failed": lost,
         "answers by another model than the header says": traffic.mismatched,
-        "swaps and rollbacks": f"{len(ended)} of {len(tour.records)}",
+        "swaps that the arbiter decided on": len(tour.by_itself),
+        "of these refused by golden prompts": sum(r["phase"] == "failed" for r in tour.by_itself),
+        "swaps and rollbacks by hand": f"{len(ended)} of {len(tour.records)}",
         "swap whose controller was killed": crashed["phase"],
         "slowest commit": f"{max(commits, default=0):.1f} ms",
         "time": f"{seconds:.0f} s",

@@ -219,7 +219,9 @@ class _Look:
         self.by_name = {standing.model: standing for standing in state.standings}
         self.rivals = [s for s in state.standings if s.model != state.active]
         self.alpha = settings.alpha / (1 + state.recent_swaps)
-        self.bar = math.log(max(len(self.rivals), 1) / self.alpha)
+        # Who was tested counts, also if it may not be promoted any more.
+        self.candidates = max(len(self.rivals), len(state.tests), 1)
+        self.bar = math.log(self.candidates / self.alpha)
 
     def choice(self) -> Choice:
         state, settings = self.state, self.settings
@@ -260,7 +262,7 @@ class _Look:
         if test.count >= self.settings.min_samples and test.log_e("better") >= -math.log(
             self.alpha
         ):
-            return self._say("roll_back", "worse_than_before", old)
+            return self._say("roll_back", "worse_than_before", old, -math.log(self.alpha))
         return None
 
     def _promotion(self, active: Standing) -> Choice:
@@ -296,7 +298,7 @@ class _Look:
         test = self.state.tests.get(rival.model)
         if test is None or test.count < self.settings.min_samples:
             return "undecided"
-        return test.verdict(len(self.rivals), self.alpha)
+        return test.verdict(self.candidates, self.alpha)
 
     def _log_e(self, rival: Standing) -> float:
         test = self.state.tests.get(rival.model)
@@ -306,7 +308,13 @@ class _Look:
         test = self.state.tests.get(rival.model)
         return test.count if test else 0
 
-    def _say(self, action: Action, reason: Reason, about: Standing | None = None) -> Choice:
+    def _say(
+        self,
+        action: Action,
+        reason: Reason,
+        about: Standing | None = None,
+        bar: float | None = None,
+    ) -> Choice:
         state, settings = self.state, self.settings
         active = self.by_name.get(state.active)
         success = active.success_rate if active else None
@@ -324,10 +332,10 @@ class _Look:
             model=about.model if about else None,
             applies=settings.mode == "on",
             log_e=test.log_e() if test else 0.0,
-            log_bar=self.bar,
+            log_bar=self.bar if bar is None else bar,
             samples=test.count if test else 0,
             difference=test.mean if test else 0.0,
-            more=test.more(len(self.rivals), self.alpha) if test else None,
+            more=test.more(self.candidates, self.alpha) if test else None,
             gain=gain,
             cost=cost,
             wait_s=max(settings.cooldown_s - state.since_swap_s, 0.0),

@@ -206,7 +206,7 @@ class Trials:
             for model in rivals
             if (test := tests.get(model)) is None
             or test.count < self.settings.min_samples
-            or test.verdict(len(rivals), self.settings.alpha) == "undecided"
+            or test.verdict(max(len(rivals), len(tests)), self.settings.alpha) == "undecided"
         ]
 
     def swapped(self, model: str, now_s: float, automatic: bool = True) -> None:
