@@ -18,8 +18,13 @@ from numpy.typing import NDArray
 
 from hotswap_ray.core.autoswap import Settings, Standing, TaskState, decide
 from hotswap_ray.core.decision import BETS, PairTest
+from hotswap_ray.core.experiments import Experiments
+from hotswap_ray.core.learned import Learned
 from hotswap_ray.core.selection import Arm
+from hotswap_ray.core.spec import TaskSpec
+from hotswap_ray.core.task_view import ModelFacts, TaskView
 from hotswap_ray.core.trials import Trials
+from hotswap_ray.core.types import Outcome
 
 ALPHA, MARGIN, LEAST = 0.05, 0.01, 10
 GAPS = ((0.50, 0.75), (0.75, 0.85), (0.60, 0.80))
@@ -156,6 +161,33 @@ def decision_ms(tasks: int = 100, models: int = 20) -> float:
     return statistics.median(took)
 
 
+def live_look(tasks: int = 100, models: int = 20) -> dict[str, float]:
+    """A whole look at live experiments, beliefs included, and the price of each outcome."""
+    learned = Learned(500)
+    names = [f"m{n}" for n in range(models)]
+    learned.configure([TaskSpec(id=f"t{t}", model="m0") for t in range(tasks)])
+    views = [TaskView(f"t{t}", "m0", tuple(names[1:])) for t in range(tasks)]
+    facts = {name: ModelFacts() for name in names}
+    experiments = Experiments(learned)
+    experiments.look(views, facts, 0.0)
+    rng = random.Random(6)
+    batch = [
+        Outcome(f"{t}-{name}-{n}", f"t{t}", name, 1, "active" if name == "m0" else "explore",
+                0.0, True, 10.0, quality=float(rng.random() < 0.8))
+        for t in range(tasks) for name in names for n in range(10)
+    ]  # fmt: skip
+    learned.fold(batch)
+    start = time.perf_counter()
+    experiments.take(batch)
+    take_s = time.perf_counter() - start
+    took = []
+    for now_s in range(7):
+        start = time.perf_counter()
+        experiments.look(views, facts, float(now_s))
+        took.append((time.perf_counter() - start) * 1e3)
+    return {"look_ms": statistics.median(took), "take_us": take_s / len(batch) * 1e6}
+
+
 def main() -> None:
     """Run all and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -169,6 +201,7 @@ def main() -> None:
         "collapse": collapse(40),
         "equal_models_100k_swaps": equal_for_long(10),
         "decide_100x20_ms": round(decision_ms(), 2),
+        "live_100x20": {name: round(value, 2) for name, value in live_look().items()},
     }
     for name, value in result.items():
         print(f"{name}: {value}")

@@ -134,7 +134,7 @@ def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--outcomes", type=int, default=200_000)
-    parser.add_argument("--tasks", type=int, default=100)
+    parser.add_argument("--tasks", type=int, default=1000)
     parser.add_argument("--models", type=int, default=20)
     parser.add_argument("--url", help="an empty store; by default SQLite in a temporary folder")
     options = parser.parse_args()
