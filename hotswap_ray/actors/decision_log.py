@@ -51,7 +51,12 @@ class DecisionLog:
         acts = swap_id is not None or finding.choice.action == "unload"
         if not acts and news == self._last.get(task):
             return
-        with_event = finding.choice.action not in ("stay", "undecided")
+        choice = finding.choice
+        with_event = (
+            choice.action not in ("stay", "undecided")
+            or choice.reason in TROUBLE
+            or choice.success_alarm
+        )
         await asyncio.to_thread(self._write, task, doc, swap_id, with_event)
         self._last[task] = news
 
@@ -66,6 +71,8 @@ class DecisionLog:
 
 NEWS = ("action", "reason", "active", "model", "applies", "success_alarm")
 """What makes two decisions about a task different ones."""
+TROUBLE = frozenset({"unknown_active", "collapsed_without_alternative"})
+"""Why nothing is done although an operator should know."""
 
 
 def told(finding: Finding) -> dict[str, Any]:

@@ -32,10 +32,12 @@ from hotswap_ray.core.recent import RecentLatencies
 from hotswap_ray.core.selection import Arm
 from hotswap_ray.core.spec import Preferences, TaskSpec
 from hotswap_ray.core.task_view import Look, ModelFacts, TaskView
-from hotswap_ray.core.types import Criteria, Outcome
+from hotswap_ray.core.types import Criteria, Decision, Outcome
 from hotswap_ray.store import Store
 
 NO_MODEL = ""
+ASIDE = frozenset({Decision.SHADOW, Decision.BENCH, Decision.GOLDEN})
+"""Work that no client waited for."""
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
 
@@ -56,6 +58,7 @@ class LearningActor(LearningQueries):
         recent_size: Answers kept for ``latency_p99``.
         one_key_decides: Whether the scores of one API key may bring about a swap.
         feedback_per_minute: Scores that one API key may give.
+        prices: Dollars per million tokens, in and out, by model.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class LearningActor(LearningQueries):
         recent_size: int = 100_000,
         one_key_decides: bool = False,
         feedback_per_minute: int = 600,
+        prices: Mapping[str, tuple[float, float]] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -88,6 +92,7 @@ class LearningActor(LearningQueries):
             lambda: clock() - retention_s,
         )
         self._learned = Learned(half_life)
+        self._learned.prices.update(prices or {})
         self._desk = FeedbackDesk(
             store, self._log, self._scored, feedback_wait_s, feedback_per_minute
         )
@@ -143,7 +148,7 @@ class LearningActor(LearningQueries):
             self._log.put(entry)
             self._learned.fold(good)
             self._experiments.take(good)
-            self._recent.extend(good)
+            self._recent.extend(outcome for outcome in good if outcome.decision not in ASIDE)
             self._desk.arrived(good)
         await self._log.durable(entry)
         return len(entry.outcomes)

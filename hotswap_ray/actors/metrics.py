@@ -9,6 +9,7 @@ from ray.util.metrics import Counter, Histogram
 from hotswap_ray.core.types import Outcome
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
+TENTHS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
 
 
 class RequestMetrics:
@@ -25,6 +26,7 @@ class RequestMetrics:
         self._tokens = Counter("hotswap_tokens", "Tokens by direction.", (*keys, "kind"))
         self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
         self._ttft = Histogram("hotswap_ttft_seconds", "To the first token.", SECONDS, keys)
+        self._quality = Histogram("hotswap_quality", "Judged by checks.", TENTHS, keys)
 
     def observe(self, batch: list[Outcome]) -> None:
         """Count a batch of outcomes."""
@@ -39,6 +41,8 @@ class RequestMetrics:
             self._latency.observe(row.latency_ms / 1e3, tags)
             if row.ttft_ms is not None:
                 self._ttft.observe(row.ttft_ms / 1e3, tags)
+            if row.quality is not None:
+                self._quality.observe(row.quality, tags)
         for (task, model, code, decision), count in requests.items():
             tags = {"task": task, "model": model, "code": code, "decision": decision}
             self._requests.inc(count, tags)

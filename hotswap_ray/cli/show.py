@@ -85,6 +85,7 @@ TASK_COLUMNS = (
     "p50 ms",
     "p99 ms",
     "swap",
+    "auto",
 )
 MODEL_COLUMNS = ("model", "engine", "state", "generation", "memory", "load s", "serves")
 
@@ -117,6 +118,7 @@ def task_rows(
                 output.number(seen.get("latency_p50_ms"), 1),
                 output.number(seen.get("latency_p99_ms"), 1),
                 swaps.get(task),
+                route.get("autoswap"),
             )
         )
     return rows

@@ -27,6 +27,7 @@ class Learned:
         knowledge: By task.
         cells: Evidence by (task, model).
         dirty: Cells that differ from what is saved.
+        prices: Dollars per million tokens, in and out, by model.
     """
 
     def __init__(self, half_life: float) -> None:
@@ -35,6 +36,7 @@ class Learned:
         self.knowledge: dict[str, TaskKnowledge] = {}
         self.cells: dict[Cell, Evidence] = {}
         self.dirty: set[Cell] = set()
+        self.prices: dict[str, tuple[float, float]] = {}
 
     def take(self, cells: dict[Cell, Evidence], dirty: set[Cell]) -> None:
         """Put evidence from the store in the place of what is here."""
@@ -119,7 +121,17 @@ class Learned:
         return Beliefs(others, sorted(tasks), sorted(models)).of(task, model)
 
     def rows(self, task: str | None = None) -> list[dict[str, Any]]:
-        """A flat row per cell; ``model`` is ``None`` for reports that name no model."""
+        """A flat row per cell; ``model`` is ``None`` for reports that name no model.
+
+        ``cost_usd`` is the mean of a request at today's prices; ``None`` where there are none.
+        """
         cells = self.cells.values() if task is None else self.of_task(task)
-        found = sorted(cells, key=lambda cell: (cell.task, cell.model))
-        return [{**cell.row(), "model": cell.model or None} for cell in found]
+        return [
+            {**cell.row(), "cost_usd": self._cost_usd(cell), "model": cell.model or None}
+            for cell in sorted(cells, key=lambda cell: (cell.task, cell.model))
+        ]
+
+    def _cost_usd(self, cell: Evidence) -> float | None:
+        usd_in, usd_out = self.prices.get(cell.model, (0.0, 0.0))
+        tokens_in, tokens_out = cell.tokens_in.mean or 0.0, cell.tokens_out.mean or 0.0
+        return (tokens_in * usd_in + tokens_out * usd_out) / 1e6 or None

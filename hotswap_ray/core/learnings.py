@@ -101,7 +101,9 @@ class TaskKnowledge:
         complexity = self.complexity
         if "complexity" not in self.stated and seen >= LEAST_SEEN:
             length = tokens_in.get("p50", 0) + tokens_out.get("p50", 0)
-            complexity = derive_complexity(length, 1 - (success if quality is None else quality))
+            spread = tokens_out.get("p90", 0) / max(tokens_out.get("p50", 0), 1)
+            difficulty = 1 - (success if quality is None else quality)
+            complexity = derive_complexity(length, difficulty, spread)
         return replace(
             self,
             latency_ms=_pooled((c.latency_ms for c in cells), ACCURACY, 320),
@@ -237,18 +239,22 @@ def transfer(
     )
 
 
-def derive_complexity(tokens: float, difficulty: float) -> Complexity:
-    """Complexity of a task from its usual length and how often it goes wrong.
+def derive_complexity(tokens: float, difficulty: float, spread: float = 1.0) -> Complexity:
+    """Complexity of a task from its usual length, how often it goes wrong, and how it varies.
 
     Args:
         tokens: Median prompt plus answer.
         difficulty: One minus mean quality (or success), in [0, 1].
+        spread: 90th percentile of the answers' lengths over their median, 1 and up.
 
     Example:
         >>> derive_complexity(100, 0.05), derive_complexity(1000, 0.2), derive_complexity(4000, 0.4)
         ('low', 'medium', 'high')
+        >>> derive_complexity(1000, 0.2, spread=5)
+        'high'
     """
     points = (tokens >= 256) + (tokens >= 2048) + (difficulty >= 0.1) + (difficulty >= 0.3)
+    points += spread >= 4
     return "low" if points < 2 else "medium" if points == 2 else "high"
 
 
