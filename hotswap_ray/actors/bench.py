@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from hotswap_ray.actors.bench_loans import Loans
-from hotswap_ray.actors.bench_run import BenchRun, Judge, Parts, Plan, Prompts, Recorder
+from hotswap_ray.actors.bench_run import BenchRun, Parts, Plan, Prompts, Recorder
 from hotswap_ray.actors.fleet import Fleet
+from hotswap_ray.actors.judge import Judging
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
@@ -51,7 +52,7 @@ class Bench:
         fleet: Fleet,
         publisher: Publisher,
         learning: Recorder,
-        judge: Judge,
+        judge: Judging,
         clock: Callable[[], float],
         tasks: Mapping[str, TaskSpec],
         swaps: Callable[[], list[Swap]],

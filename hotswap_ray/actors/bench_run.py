@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -15,7 +15,7 @@ from hotswap_ray.actors.application import state_of
 from hotswap_ray.actors.bench_loans import Loans, watched
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.generation import Generation
-from hotswap_ray.actors.judge import Job, Verdict
+from hotswap_ray.actors.judge import Job, Judging
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.bench_report import Result, summarise
 from hotswap_ray.config import Config
@@ -39,7 +39,6 @@ Prompts = Mapping[str, GoldenPrompt]
 Plan = Mapping[str, Mapping[str, Prompts]]
 """Prompts by key, by task, by model; in the order in which they are asked."""
 State = Literal["running", "done", "failed", "cancelled"]
-Judge = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
 class Recorder(Protocol):
@@ -58,7 +57,7 @@ class Parts:
     pool: ModelPool
     fleet: Fleet
     learning: Recorder
-    judge: Judge
+    judge: Judging
     clock: Callable[[], float]
     tasks: Mapping[str, TaskSpec]
     loans: Loans

@@ -12,8 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from hotswap_ray.actors.judge import judge_here
-from hotswap_ray.actors.recorder import JudgeAll
+from hotswap_ray.actors.judge import Judging, judge_here
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import LearningConfig
 from hotswap_ray.core.errors import HotswapError
@@ -48,7 +47,7 @@ class ControlLink:
         learning: Any,
         config: LearningConfig,
         on_batch: Callable[[list[Outcome]], None] = lambda batch: None,
-        judge: JudgeAll = judge_here,
+        judge: Judging = judge_here,
     ) -> None:
         self.lost_outcomes = 0
         self._name = name

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
@@ -64,6 +64,10 @@ class Verdict:
 
     quality: float | None
     error: str = ""
+
+
+Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
+"""Judges answers, one verdict each, in order."""
 
 
 class Overdue(BaseException):

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from hotswap_ray.actors.call import Call
-from hotswap_ray.actors.judge import Job, Verdict
+from hotswap_ray.actors.judge import Job, Judging, Verdict
 from hotswap_ray.core.golden import Check
 from hotswap_ray.core.types import Outcome
 
 MOST_WAITING = 2_000
 MOST_BYTES = 256 * 1024
 BATCH = 32
-JudgeAll = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
 class Recorder:
@@ -61,7 +60,7 @@ class Recorder:
         taken, self.outcomes = self.outcomes, []
         return taken
 
-    async def judge(self, judge: JudgeAll) -> int:
+    async def judge(self, judge: Judging) -> int:
         """Have answers judged that wait for it; returns how many."""
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         if not batch:

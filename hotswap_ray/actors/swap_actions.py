@@ -14,11 +14,11 @@ from functools import partial
 from typing import Literal
 
 from hotswap_ray.actors.fleet import Fleet, room_of
-from hotswap_ray.actors.judge import judge_here
+from hotswap_ray.actors.judge import Judging, judge_here
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
-from hotswap_ray.actors.validation import Judging, validate
+from hotswap_ray.actors.validation import validate
 from hotswap_ray.config import Config
 from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import (

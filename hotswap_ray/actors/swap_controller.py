@@ -15,10 +15,10 @@ from hotswap_ray.actors import judge_link
 from hotswap_ray.actors.autoswap_loop import AutoswapLoop
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
-from hotswap_ray.actors.bench_run import Judge
 from hotswap_ray.actors.decision_calls import DecisionCalls
 from hotswap_ray.actors.decision_log import DecisionLog
 from hotswap_ray.actors.fleet import Fleet
+from hotswap_ray.actors.judge import Judging
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
@@ -61,7 +61,7 @@ class SwapController(BenchCalls, DecisionCalls):
         learning: Learnings,
         clock: Callable[[], float] = time.time,
         on_swap_end: Callable[[Swap], None] = lambda swap: None,
-        judge: Judge | None = None,
+        judge: Judging | None = None,
     ) -> None:
         self._config = config
         self._store = store

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.generation import Generation
-from hotswap_ray.actors.judge import Job, Verdict, answer_text, judge_here
+from hotswap_ray.actors.judge import Job, Judging, answer_text, judge_here
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.golden import Check, GoldenPrompt
 from hotswap_ray.core.spec import TaskSpec
@@ -20,9 +20,6 @@ PASS = 0.5
 """Least score of an answer that passes."""
 ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4, check=Check(kind="length")),)
 """Asked where a task has no golden prompts: no answer is too short or too long."""
-
-
-Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
 
 
 @dataclass(frozen=True, slots=True)
