@@ -60,7 +60,8 @@ def decisions(
 ) -> None:
     """List decisions, and decisions not to, as they changed."""
     with output.arbiter(address, namespace) as arbiter:
-        rows = arbiter.decisions(task, limit).to_dict("records")
+        frame = arbiter.decisions(task, limit)
+    rows = frame.astype(object).where(frame.notna(), None).to_dict("records")
     if as_json:
         output.emit_json(rows)
         return
@@ -91,7 +92,7 @@ def autoswap(
 
 
 MODEL_COLUMNS = ("model", "believed", "requests", "success", "comparisons", "difference", "ln E")
-DECISION_COLUMNS = ("time", "task", "action", "why", "model", "swap", "sentence")
+DECISION_COLUMNS = ("time", "action", "swap", "sentence")  # which names task and models
 
 
 def _model(row: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -108,5 +109,4 @@ def _model(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 def _decision(row: Mapping[Any, Any]) -> tuple[Any, ...]:
     at = datetime.fromtimestamp(row["at_s"], UTC).strftime("%m-%d %H:%M:%S")
-    named = ("task", "action", "reason", "model", "swap_id", "sentence")
-    return (at, *(row[name] for name in named))
+    return (at, row["action"], row["swap_id"], row["sentence"])

@@ -7,6 +7,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -213,14 +214,20 @@ def test_rows_show_what_is_missing_as_nothing():
     status = {
         "tasks": {
             "chat": {"model": "a", "generation": None, "held": False, "fallback": None},
-            "sums": {"model": "b", "generation": 2, "held": False, "fallback": None},
+            "sums": {
+                "model": "b",
+                "generation": 2,
+                "held": False,
+                "fallback": None,
+                "autoswap": "on",
+            },
         },
         "open_swaps": [{"task": "chat", "to_model": "b", "phase": "loading"}],
     }
     seen = {("sums", "b"): {"count": 3, "success_rate": 1.0, "quality": float("nan")}}
     chat, sums = task_rows(status, seen)
-    assert chat == ("chat", "a", "not loaded", None, None, None, None, None, "b: loading")
-    assert sums[:6] == ("sums", "b", 2, 3, "1.000", None)
+    assert chat == ("chat", "a", "not loaded", None, None, None, None, None, "b: loading", None)
+    assert (*sums[:6], sums[-1]) == ("sums", "b", 2, 3, "1.000", None, "on")
     row = {"model": "a", "engine": "e", "state": "unloaded", "generation": None,
            "memory_bytes": 0, "load_s": None, "serves": []}  # fmt: skip
     assert model_rows([row]) == [("a", "e", "unloaded", None, None, None, "")]
@@ -243,3 +250,62 @@ def test_replay_prints_the_shares_and_names_the_line_of_a_bad_file(tmp_path):
     assert report["achieved"]["mean"] > 0.8
     assert refused.returncode == 1
     assert "bad.csv, line 2" in refused.stderr
+
+
+@pytest.mark.parametrize("mode", ["off", "advise", "on", "config"])
+def test_a_mode_is_passed_on_and_what_it_came_to_is_said(arbiter, monkeypatch, mode):
+    said = {"task": "chat", "mode": "off" if mode == "config" else mode}
+    monkeypatch.setattr(arbiter, "set_autoswap", lambda *asked: said | {"asked": asked})
+    assert invoke("autoswap", "chat", mode).stdout == f"auto-swap of chat is {said['mode']}\n"
+    told = json.loads(invoke("autoswap", "chat", mode, "--json").stdout)
+    assert told == said | {"asked": ["chat", mode]}
+    assert invoke("autoswap", "chat", "maybe").exit_code == 2
+
+
+DECISION = {
+    "id": 2, "task": "chat", "at_s": 5.0, "action": "promote", "reason": "better", "model": "b",
+    "swap_id": "auto-1", "sentence": "chat: b replaces a.", "more": 3, "inputs": {},
+}  # fmt: skip
+NO_DECISION = {**DECISION, "action": "stay", "model": None, "swap_id": None, "more": None}
+
+
+def test_decisions_show_what_is_missing_as_nothing(arbiter, monkeypatch):
+    asked = []
+
+    def decisions(task, limit):
+        asked.append((task, limit))
+        return pd.DataFrame([DECISION, NO_DECISION])
+
+    monkeypatch.setattr(arbiter, "decisions", decisions)
+    shown = invoke("decisions", "--task", "chat", "--limit", "7").stdout
+    assert "01-01 00:00:05 │ promote │ auto-1 │ chat: b replaces a." in shown
+    assert "01-01 00:00:05 │ stay    │ -      │" in shown
+    assert "nan" not in shown
+    rows = json.loads(invoke("decisions", "--json").stdout)
+    assert rows == [DECISION, NO_DECISION]
+    assert asked == [("chat", 7), (None, 20)]
+    monkeypatch.setattr(arbiter, "decisions", lambda *asked: pd.DataFrame([]))
+    assert json.loads(invoke("decisions", "--json").stdout) == []
+
+
+def test_an_explanation_is_a_sentence_then_what_it_rests_on(arbiter, monkeypatch):
+    found = {
+        "kind": "task", "subject": "chat", "sentence": "chat: a stays.",
+        "what_would_change": "more traffic.", "decisions": [NO_DECISION],
+        "inputs": {"models": [
+            {"model": "a", "belief": 0.5, "count": 30.2, "success_rate": None},
+            {"model": "b", "belief": 0.7, "count": 9.0, "success_rate": 1.0,
+             "comparisons": 9, "difference": 0.2, "log_e": 1.5},
+        ]},
+    }  # fmt: skip
+    monkeypatch.setattr(arbiter, "explain", lambda subject: {**found, "subject": subject})
+    first, second, *rest = invoke("explain", "chat").stdout.splitlines()
+    assert (first, second) == ("chat: a stays.", "What would change it: more traffic.")
+    shown = "\n".join(rest)
+    assert "│ a     │ 0.500    │ 30       │ -       │ -           │" in shown
+    assert "│ b     │ 0.700    │ 9        │ 1.000   │ 9           │ 0.200" in shown
+    assert "│ stay   │ -    │" in shown
+    assert json.loads(invoke("explain", "chat", "--json").stdout) == found
+    # Of a request: nothing would change it, and it rests on no table.
+    found = {"kind": "request", "sentence": "b answered.", "inputs": {}, "decisions": []}
+    assert invoke("explain", "r1").stdout == "b answered.\n"
