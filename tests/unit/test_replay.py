@@ -71,9 +71,9 @@ def test_a_replay_has_every_number_with_mean_and_spread_and_is_reproducible(mode
 
 
 def test_selection_finds_a_different_model_for_each_task():
-    report = replay(TWO_TASKS, 400, 3)
+    report = replay(TWO_TASKS, 400, 12)
     assert report.spreads["share"].mean > 0.75
-    assert report.spreads["final_share"].mean == pytest.approx(1.0)
+    assert report.spreads["final_share"].mean > 0.9
     assert [row["final"] for row in report.tasks] == ["a", "b"]
 
 

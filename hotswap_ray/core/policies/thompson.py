@@ -33,7 +33,7 @@ class Thompson:
     """
 
     def __init__(
-        self, width: float = 0.7, explore: float = 0.4, shortest: int = 4, longest: int = 8
+        self, width: float = 0.7, explore: float = 0.4, shortest: int = 6, longest: int = 8
     ) -> None:
         if not 0 < width <= 10 or not 0 < explore <= 1 or not 1 <= shortest <= longest:
             raise TypeError(
