@@ -4,8 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hotswap_ray import config
+from hotswap_ray.core.autoswap_spec import AutoswapSpec
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 
@@ -19,6 +21,16 @@ def test_the_yaml_of_the_readme_is_valid():
 
     assert list(settings.models) == ["small", "large"]
     assert settings.default_task == "summarise"
+
+
+def test_the_task_that_decides_by_itself_is_valid_beside_it():
+    first, second = (yaml.safe_load(block) for block in blocks("yaml"))
+    first["tasks"]["summarise"] |= second["tasks"]["summarise"]
+    text = yaml.safe_dump(first).replace("mypackage:is_faithful", "hotswap_ray.fewshot:judge")
+    task = config.loads(text, name="README.md").tasks["summarise"]
+
+    assert [check.kind for check in task.checks] == ["length", "refusal", "callable"]
+    assert task.autoswap_with(AutoswapSpec()).mode == "advise"
 
 
 @pytest.mark.ray
