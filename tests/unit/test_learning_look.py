@@ -3,21 +3,17 @@
 import asyncio
 import time
 
+import orjson
 import pytest
 
-from hotswap_ray.actors.learning_actor import LearningActor
 from hotswap_ray.core.autoswap import Settings
 from hotswap_ray.core.errors import Conflict, NotFound, Overloaded, StoreError
 from hotswap_ray.core.evidence import Evidence
-from hotswap_ray.core.spec import TaskSpec
-from hotswap_ray.core.task_view import ModelFacts, TaskView
+from hotswap_ray.core.task_view import TaskView
 from hotswap_ray.core.types import Outcome
 from hotswap_ray.store import Store
-from tests.unit.fakes import FakeClock, ScriptedStore
-
-TASKS = [TaskSpec(id="t", model="a"), TaskSpec(id="u", model="a")]
-MODELS = {"a": ModelFacts(), "b": ModelFacts()}
-CAREFREE = Settings(cooldown_s=0)
+from tests.unit.fakes import ScriptedStore
+from tests.unit.learning_world import CAREFREE, LearningWorld, collapse
 
 
 @pytest.fixture
@@ -27,82 +23,9 @@ def store(store_url):
     opened.close()
 
 
-class World:
-    """A learning actor, its successors, and requests with numbers."""
-
-    def __init__(self, store, **options):
-        self.store = store
-        self.clock = FakeClock()
-        self.options = {"retry_s": 0.005, "feedback_wait_s": 0.05, **options}
-        self.views = [TaskView("t", "a", ("b",), CAREFREE, explore=0.5)]
-        self.number = 0
-        self.restart()
-
-    def restart(self):
-        self.actor = LearningActor(self.store, TASKS, self.clock, **self.options)
-
-    async def look(self, wait_s=0.0):
-        return await self.actor.look(self.views, MODELS, frozenset(), wait_s)
-
-    async def see(self, *qualities, model="a", decision="active", **more):
-        """Answers with these qualities; the id of the last one."""
-        batch = []
-        for quality in qualities:
-            self.number += 1
-            more.setdefault("latency_ms", 10.0)
-            values = {"success": True, "quality": quality, **more}
-            batch.append(
-                Outcome(f"r{self.number}", "t", model, 1, decision, self.clock(), **values)
-            )
-        await self.actor.record(batch, f"batch-{self.number}")
-        return f"r{self.number}"
-
-    async def pairs(self, count, worth=1.0, active_worth=0.0):
-        """Prompts that both models answered."""
-        for n in range(count):
-            self.number += 1
-            batch = [
-                Outcome(
-                    f"{start}q{self.number}",
-                    "t",
-                    model,
-                    1,
-                    word,
-                    self.clock(),
-                    True,
-                    1.0,
-                    quality=q,
-                )
-                for start, model, word, q in (
-                    ("", "a", "shadowed", active_worth),
-                    ("shadow-", "b", "shadow", worth),
-                )
-            ]
-            await self.actor.record(batch, f"pair-{self.number}-{n}")
-
-    async def comparisons(self, model="b"):
-        (finding, *_) = (await self.look()).findings
-        rows = {row["model"]: row for row in finding.inputs["models"]}
-        return rows[model].get("comparisons", 0)
-
-    async def quality(self, model="a"):
-        rows = {(r["task"], r["model"]): r for r in await self.actor.learnings()}
-        return rows["t", model]["quality"]
-
-
 @pytest.fixture
 def world(store):
-    return World(store)
-
-
-async def collapse(world):
-    """Model a does well, then badly, until the alarm."""
-    await world.look()
-    await world.see(*[1.0] * 200)
-    await world.see(*[1.0] * 40, model="b", decision="explore")
-    await world.look()
-    while not world.actor._alarm.is_set():
-        await world.see(0.0)
+    return LearningWorld(store)
 
 
 async def until(condition):
@@ -279,7 +202,7 @@ async def test_outcomes_out_of_order_are_compared_all_the_same(world):
 
 
 async def test_a_score_before_its_answer_waits_and_then_counts_for_the_test(store):
-    world = World(store, feedback_wait_s=5)
+    world = LearningWorld(store, feedback_wait_s=5)
     await world.look()
     await world.actor.feedback(await world.see(None), 1.0)  # people judge here
     await world.see(0.5, model="b", decision="explore")
@@ -308,7 +231,7 @@ async def test_a_score_given_twice_counts_once_and_days_late_for_the_task_only(w
 
 
 async def test_a_key_that_floods_is_refused_and_others_are_not(store):
-    world = World(store, feedback_per_minute=3)
+    world = LearningWorld(store, feedback_per_minute=3)
     names = [await world.see(None) for _ in range(12)]
     for name in names[:3]:
         await world.actor.feedback(name, 1.0, source="flood")
@@ -326,8 +249,8 @@ async def test_a_key_that_floods_is_refused_and_others_are_not(store):
 
 
 async def test_scores_of_one_key_bring_no_promotion_unless_the_operator_allows_it(store, tmp_path):
-    alone = World(store)
-    trusting = World(Store(f"sqlite:///{tmp_path}/o.db"), one_key_decides=True)
+    alone = LearningWorld(store)
+    trusting = LearningWorld(Store(f"sqlite:///{tmp_path}/o.db"), one_key_decides=True)
     for world in (alone, trusting):
         await world.look()
         await world.actor.feedback(await world.see(None), 0.5)
@@ -340,7 +263,7 @@ async def test_scores_of_one_key_bring_no_promotion_unless_the_operator_allows_i
 
 
 async def test_a_score_for_an_answer_that_was_pruned_is_not_found(store):
-    world = World(store, retention_s=86_400, checkpoint_rows=1)
+    world = LearningWorld(store, retention_s=86_400, checkpoint_rows=1)
     name = await world.see(None)
     world.clock.now_s += 2 * 86_400
     await world.see(None)
@@ -361,17 +284,11 @@ async def test_learnings_of_an_older_release_are_taken_in(world):
     """As the first release wrote it: the fields of today that it did not have are made up."""
     old = Evidence("t", "b")
     old.update(Outcome("x", "t", "b", 1, "active", 5.0, True, 20.0, quality=0.7))
-    line = f'{{"kind":"evidence","schema":1,"origin":"old","doc":{_json(old.to_doc())}}}'
+    line = f'{{"kind":"evidence","schema":1,"origin":"old","doc":{orjson.dumps(old.to_doc()).decode()}}}'
     assert (await world.actor.import_lines([line]))["evidence"] == 1
     assert await world.quality("b") == pytest.approx(0.7)
     await world.look()
     assert await world.comparisons() == 0  # evidence, and no proof
-
-
-def _json(doc):
-    import orjson
-
-    return orjson.dumps(doc).decode()
 
 
 async def test_a_look_that_cannot_save_raises_nothing_and_health_tells(world):
