@@ -48,6 +48,15 @@ async def test_a_model_whose_swap_failed_is_let_in_again_after_a_while(tmp_path,
     assert record["from_model"] == world.model_of("t") == "a"
 
 
+async def test_a_finding_from_before_the_failure_does_not_begin_the_swap_again(tmp_path):
+    world = await make_world(tmp_path, settings())
+    world.fleet.scripts["b"].answer = "wrong"
+    world.learning.found = look(finding())  # whoever may be tried by now
+    await swap_by_itself(world, "failed")
+    await looks(world)
+    assert len(world.store.load_swaps()) == len(kept(world)) == 1
+
+
 async def test_a_longer_cooldown_keeps_a_failed_model_out_as_long(tmp_path):
     world = await make_world(tmp_path, settings(cooldown_s=1000))
     world.fleet.scripts["b"].answer = "wrong"

@@ -280,15 +280,15 @@ async def test_a_task_that_nobody_can_serve_within_its_limits_is_said_to_be_so(w
     assert (choice.action, choice.reason) == ("stay", "no_candidate")
 
 
-async def test_learnings_of_an_older_release_are_taken_in(world):
-    """As the first release wrote it: the fields of today that it did not have are made up."""
+async def test_learnings_of_the_oldest_schema_are_evidence_but_no_proof(world):
     old = Evidence("t", "b")
     old.update(Outcome("x", "t", "b", 1, "active", 5.0, True, 20.0, quality=0.7))
-    line = f'{{"kind":"evidence","schema":1,"origin":"old","doc":{orjson.dumps(old.to_doc()).decode()}}}'
+    doc = {"kind": "evidence", "schema": 1, "origin": "old", "doc": old.to_doc()}
+    line = orjson.dumps(doc).decode()
     assert (await world.actor.import_lines([line]))["evidence"] == 1
     assert await world.quality("b") == pytest.approx(0.7)
     await world.look()
-    assert await world.comparisons() == 0  # evidence, and no proof
+    assert await world.comparisons() == 0
 
 
 async def test_a_look_that_cannot_save_raises_nothing_and_health_tells(world):
