@@ -193,8 +193,6 @@ class AutoswapLoop:
             return
         if self._views.is_swapping(choice.task) or not self._is_current(choice):
             return  # its swap is at work, or the route changed while we asked
-        if (choice.task, choice.model) in self._refused_until_s:
-            return  # its swap failed while we asked
         acts = choice.action in ("promote", "roll_back") and choice.applies
         if acts and self._views.spec(choice.task).mode != "on":
             return  # it was set while we asked

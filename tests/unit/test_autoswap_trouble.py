@@ -57,6 +57,21 @@ async def test_a_finding_from_before_the_failure_does_not_begin_the_swap_again(t
     assert len(world.store.load_swaps()) == len(kept(world)) == 1
 
 
+async def test_a_model_that_failed_once_is_gone_back_to_all_the_same(tmp_path):
+    """It came up since then: it served until now, and is warm."""
+    world = await make_world(tmp_path, settings())
+    world.fleet.scripts["b"].answer = "wrong"
+    world.learning.found = once(finding())
+    await swap_by_itself(world, "failed")
+    world.learning.found = None
+    world.fleet.scripts["b"].answer = "right"
+    await world.swap("t", "b")
+    swap_id = await world.swap_until("baking", "t", "c", bake_s=600)
+    world.learning.found = once(finding("roll_back", "b", "worse_than_before", active="c"))
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "rolled_back"
+    assert world.model_of("t") == "b"
+
+
 async def test_a_longer_cooldown_keeps_a_failed_model_out_as_long(tmp_path):
     world = await make_world(tmp_path, settings(cooldown_s=1000))
     world.fleet.scripts["b"].answer = "wrong"
