@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any, Protocol
 
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError
-from hotswap_ray.core.routes import Target
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Endpoint
 
 MODEL_DEPLOYMENT = "model"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterable, Mapping
 
 from hotswap_ray.actors.connection import Connect, Connection
-from hotswap_ray.core.routes import Target
+from hotswap_ray.core.target import Target
 
 REACH_S = 5.0
 

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
-from hotswap_ray.core.routes import Choice, Route, Target, Trial
+from hotswap_ray.core.routes import Choice, Route, Trial
 from hotswap_ray.core.selection import Arm, Policy, Snapshot, make_policy
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision
 
 BROKEN_POLICY = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)

@@ -15,9 +15,9 @@ from typing import Any, Protocol, TypeVar
 import psutil
 
 from hotswap_ray.actors.connection import MODEL_DEPLOYMENT, cause
-from hotswap_ray.core.routes import app_name
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.core.strategy import Room
+from hotswap_ray.core.target import app_name
 from hotswap_ray.engines.base import load_engine_class
 
 INGRESS_APP = "hotswap"

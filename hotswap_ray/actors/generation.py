@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from hotswap_ray.core.routes import Target, app_name
 from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.core.target import Target, app_name
 from hotswap_ray.engines.base import load_engine_class
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from hotswap_ray.core.errors import Overloaded
-from hotswap_ray.core.routes import Target
+from hotswap_ray.core.target import Target
 
 
 class InFlight:

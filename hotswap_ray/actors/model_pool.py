@@ -28,8 +28,9 @@ from hotswap_ray.core.errors import (
     NotFound,
     NotSupported,
 )
-from hotswap_ray.core.routes import RouteTable, Target, unknown, with_model
+from hotswap_ray.core.routes import RouteTable, unknown, with_model
 from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.core.target import Target
 from hotswap_ray.engines.base import load_engine_class, parse_options
 from hotswap_ray.store import Store
 

@@ -29,8 +29,9 @@ from hotswap_ray.core.errors import (
     EngineUnavailable,
     RequestError,
 )
-from hotswap_ray.core.routes import AUTO, Choice, RouteTable, Target, choose, choose_task
+from hotswap_ray.core.routes import AUTO, Choice, RouteTable, choose, choose_task
 from hotswap_ray.core.spec import TaskSpec
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision, Outcome
 
 

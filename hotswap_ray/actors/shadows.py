@@ -20,7 +20,8 @@ from hotswap_ray.actors.in_flight import InFlight
 from hotswap_ray.actors.recorder import Recorder
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import RequestError
-from hotswap_ray.core.routes import Choice, Route, Target
+from hotswap_ray.core.routes import Choice, Route
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import SHADOW_PREFIX, Decision, Outcome
 
 

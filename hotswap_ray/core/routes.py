@@ -12,41 +12,11 @@ from typing import Any
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
 from hotswap_ray.core.names import did_you_mean
+from hotswap_ray.core.split import Split
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision
 
 AUTO = "auto"
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """One loaded generation of a model.
-
-    Attributes:
-        model: Model id.
-        generation: Load number of that model, from 1.
-        limit: Requests that one ingress replica may have in flight on it; more get 429.
-        context_tokens: Longest prompt plus answer.
-    """
-
-    model: str
-    generation: int
-    limit: int
-    context_tokens: int = 0
-
-    @property
-    def app(self) -> str:
-        """Name of its Ray Serve application; never used twice."""
-        return app_name(self.model, self.generation)
-
-
-def app_name(model: str, generation: int) -> str:
-    """Ray Serve application of a generation.
-
-    Example:
-        >>> app_name("qwen-7b", 3)
-        'm-qwen-7b-g3'
-    """
-    return f"m-{model}-g{generation}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +46,7 @@ class Route:
         fallback: Tried once when the active one fails before its first byte.
         held: Requests wait in the ingress while a swap frees the hardware.
         trial: Who else may answer; none while a swap is at work.
+        split: How a rollout divides the conversations.
     """
 
     model: str
@@ -83,6 +54,7 @@ class Route:
     fallback: Target | None = None
     held: bool = False
     trial: Trial | None = None
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +77,11 @@ class RouteTable:
 
     def to_doc(self) -> dict[str, Any]:
         """Plain values for the store."""
-        return asdict(self)
+        doc = asdict(self)
+        for route in doc["routes"].values():
+            if route["split"] is not None:
+                route["split"]["kept"] = sorted(route["split"]["kept"])
+        return doc
 
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> RouteTable:
@@ -119,6 +95,12 @@ class RouteTable:
                 return None
             return Trial(**{**value, "candidates": tuple(Target(**t) for t in value["candidates"])})
 
+        def split(value: Mapping[str, Any] | None) -> Split | None:
+            if value is None:
+                return None
+            made = {**value, "candidate": Target(**value["candidate"])}
+            return Split(**{**made, "kept": frozenset(value["kept"])})
+
         return cls(
             version=doc["version"],
             default_task=doc["default_task"],
@@ -129,6 +111,7 @@ class RouteTable:
                     target(r["fallback"]),
                     r["held"],
                     trial(r.get("trial")),
+                    split(r.get("split")),
                 )
                 for task, r in doc["routes"].items()
             },
@@ -162,7 +145,10 @@ def with_model(
         name = fallbacks.get(task)
         fallback = models.get(name) if name and name != route.model else None
         trial = route.trial and _trial_without(route.trial, model)
-        routes[task] = replace(route, active=active, fallback=fallback, trial=trial)
+        split = route.split
+        if split is not None and split.candidate.model == model and split.candidate != target:
+            split = None  # it is gone, and its conversations with it
+        routes[task] = replace(route, active=active, fallback=fallback, trial=trial, split=split)
     known = {t.app for t in models.values() if t}
     return replace(
         table,
@@ -212,6 +198,12 @@ def with_route(
         routes={**table.routes, task: Route(target.model, target, fallback)},
         draining=tuple(sorted(draining)),
     )
+
+
+def with_split(table: RouteTable, task: str, split: Split | None) -> RouteTable:
+    """The table with the conversations of ``task`` divided, or no longer; trials end meanwhile."""
+    route = replace(table.routes[task], split=split, trial=None)
+    return replace(table, routes={**table.routes, task: route})
 
 
 def with_hold(table: RouteTable, task: str, held: bool) -> RouteTable:

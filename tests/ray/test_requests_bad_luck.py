@@ -15,7 +15,8 @@ from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.connection import ServeConnection
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import ServerConfig
-from hotswap_ray.core.routes import Route, RouteTable, Target
+from hotswap_ray.core.routes import Route, RouteTable
+from hotswap_ray.core.target import Target
 from tests.ray.conftest import wait_until as until
 
 pytestmark = pytest.mark.ray

@@ -5,7 +5,8 @@ import httpx
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import Conflict, EngineError, NotFound
-from hotswap_ray.core.routes import Route, RouteTable, Target
+from hotswap_ray.core.routes import Route, RouteTable
+from hotswap_ray.core.target import Target
 from hotswap_ray.web.openai_api import OpenAIApi
 
 A, B = Target("a", 7, 2), Target("b", 3, 2)

@@ -10,8 +10,9 @@ import orjson
 from hotswap_ray.actors.fleet import AppState, room_of
 from hotswap_ray.core.errors import EngineError, EngineUnavailable, StoreError
 from hotswap_ray.core.prediction import predict
-from hotswap_ray.core.routes import RouteTable, app_name
+from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.strategy import Room
+from hotswap_ray.core.target import app_name
 from hotswap_ray.core.task_view import Look
 from hotswap_ray.store import Store
 

@@ -7,7 +7,8 @@ from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import EngineError
-from hotswap_ray.core.routes import Route, RouteTable, Target, with_route
+from hotswap_ray.core.routes import Route, RouteTable, with_route
+from hotswap_ray.core.target import Target
 
 A, B, C = Target("a", 1, 8), Target("b", 1, 8), Target("c", 1, 8)
 FALLBACK = {"t": "b"}

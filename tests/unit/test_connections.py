@@ -1,7 +1,7 @@
 """Connections are made once, and one that did not answer is tried again."""
 
 from hotswap_ray.actors.connections import Connections
-from hotswap_ray.core.routes import Target
+from hotswap_ray.core.target import Target
 
 A, B = Target("a", 1, 4), Target("b", 1, 4)
 

@@ -11,7 +11,8 @@ from hotswap_ray.actors.control_link import ControlLink
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import LearningConfig, ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, StoreError
-from hotswap_ray.core.routes import Route, RouteTable, Target, with_model, with_route
+from hotswap_ray.core.routes import Route, RouteTable, with_model, with_route
+from hotswap_ray.core.target import Target
 
 A, B = Target("a", 1, 8), Target("b", 1, 8)
 TABLE = RouteTable(1, "t", {"t": Route("a", A)}, {"a": A, "b": B})

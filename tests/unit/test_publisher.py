@@ -7,7 +7,8 @@ import pytest
 from hotswap_ray.actors import publisher as module
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.core.errors import Conflict, EngineUnavailable, StoreError
-from hotswap_ray.core.routes import Route, RouteTable, Target, with_model
+from hotswap_ray.core.routes import Route, RouteTable, with_model
+from hotswap_ray.core.target import Target
 
 A = Target("a", 1, 4)
 TABLE = RouteTable(version=7, routes={"t": Route("a")}, models={"a": None})

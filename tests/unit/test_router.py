@@ -10,7 +10,8 @@ from hotswap_ray.core.errors import (
     InvalidRequest,
     NotFound,
 )
-from hotswap_ray.core.routes import Route, RouteTable, Target, with_model
+from hotswap_ray.core.routes import Route, RouteTable, with_model
+from hotswap_ray.core.target import Target
 
 from .router_world import FALLBACK, A, B, C, World, call, read, settle
 

@@ -6,7 +6,8 @@ import pytest
 
 from hotswap_ray.actors import suspects
 from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, Overloaded
-from hotswap_ray.core.routes import Route, RouteTable, Target, with_hold, with_model
+from hotswap_ray.core.routes import Route, RouteTable, with_hold, with_model
+from hotswap_ray.core.target import Target
 
 from .router_world import FALLBACK, A, B, C, World, call, read, settle
 

@@ -10,13 +10,13 @@ from hotswap_ray.core.routes import (
     Choice,
     Route,
     RouteTable,
-    Target,
     choose,
     choose_task,
     with_hold,
     with_model,
     with_route,
 )
+from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision
 
 A, B, C = Target("a", 1, 4), Target("b", 2, 4), Target("c", 1, 4, 512)
