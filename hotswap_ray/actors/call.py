@@ -23,6 +23,8 @@ class Call:
     task_metadata: str | None = None
     prefer: str | None = None
     """Model that the Python handle asked for by criteria; pinned when it is loaded."""
+    conversation: str | None = None
+    """Key that a conversation keeps; without one each request is a conversation of its own."""
 
 
 @dataclass(slots=True)

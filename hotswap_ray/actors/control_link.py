@@ -122,6 +122,7 @@ class ControlLink:
             self._router.table.version,
             self._connected,
             dict(self._router.in_flight),
+            self._router.rollout.moving(self._router.table),
         )
 
     async def _watch(self) -> None:

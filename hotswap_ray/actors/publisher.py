@@ -27,6 +27,7 @@ class Listener:
     version: int = -1
     connected: frozenset[str] = frozenset()
     in_flight: dict[str, int] = field(default_factory=dict)
+    moving: dict[str, list[int]] = field(default_factory=dict)
 
 
 async def _nothing() -> RouteTable | None:
@@ -88,7 +89,12 @@ class Publisher:
         return self.table
 
     def acknowledge(
-        self, replica: str, version: int, connected: list[str], in_flight: dict[str, int]
+        self,
+        replica: str,
+        version: int,
+        connected: list[str],
+        in_flight: dict[str, int],
+        moving: dict[str, list[int]] | None = None,
     ) -> None:
         """An ingress replica uses ``version``, reaches these applications, and this is in flight.
 
@@ -97,8 +103,11 @@ class Publisher:
             version: Table version in use.
             connected: Applications that answered it.
             in_flight: Requests per application, between choice and last byte.
+            moving: Conversations that the step of a rollout would move, by task.
         """
-        self.listeners[replica] = Listener(version, frozenset(connected), dict(in_flight))
+        self.listeners[replica] = Listener(
+            version, frozenset(connected), dict(in_flight), moving or {}
+        )
         self._heard.set()
         self._heard = asyncio.Event()
 
@@ -184,6 +193,11 @@ class Publisher:
             with suppress(HotswapError):
                 self._complete = len(self.listeners) >= await self._expected()
         return self._complete
+
+    def moving(self, task: str) -> frozenset[int]:
+        """Conversations that the step of a rollout would move, as all replicas know them."""
+        marks = (said.moving.get(task, ()) for said in self.listeners.values())
+        return frozenset(mark for some in marks for mark in some)
 
     async def prepare(self, app: str, timeout_s: float) -> bool:
         """Wait until every live ingress replica reached ``app``."""

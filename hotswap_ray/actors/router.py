@@ -19,8 +19,10 @@ from hotswap_ray.actors.connections import Connections
 from hotswap_ray.actors.explorer import Explorer
 from hotswap_ray.actors.in_flight import InFlight
 from hotswap_ray.actors.recorder import Recorder
+from hotswap_ray.actors.rollout_split import RolloutSplit
 from hotswap_ray.actors.shadows import Shadows
 from hotswap_ray.actors.suspects import Suspects
+from hotswap_ray.actors.waiting_room import WaitingRoom
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import (
@@ -69,10 +71,10 @@ class Router:
         self._on_drained = on_drained
         self._connections = Connections(connect)
         self._settled: frozenset[str] = frozenset()
-        self._suspects = Suspects(lambda app: app in self._targets, self._wake)
+        self._news = WaitingRoom(limits.max_held_requests)
+        self._suspects = Suspects(lambda app: app in self._targets, self._news.wake)
         self._targets: dict[str, Target] = {}
-        self._held = 0
-        self._changed = asyncio.Event()
+        self.rollout = RolloutSplit(self._has_room)
         self.shadows = Shadows(
             self.explorer,
             self._connections,
@@ -91,7 +93,7 @@ class Router:
         await self._connections.reach(targets)
         self.table, self._targets = table, targets
         self._settled = frozenset(targets).difference(table.draining)
-        self._wake()
+        self._news.wake()
         self._connections.keep({*targets, *self.in_flight})
         return self._connections.reached(targets)
 
@@ -99,11 +101,6 @@ class Router:
         """Try again what did not answer when its table came; all that are connected now."""
         await self._connections.reach(self._targets)
         return self._connections.reached(self._targets)
-
-    def _wake(self) -> None:
-        """Let requests that wait look at the table again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
 
     def watch(self) -> None:
         """Ask models that owe an answer and say nothing whether they are still there."""
@@ -251,7 +248,7 @@ class Router:
             is_auto = call.model == AUTO or call.model.startswith(f"{AUTO}:")
             if route.held and is_auto:
                 until = began + self._limits.hold_timeout_s
-                await self._wait(until, f"task {task!r} is still swapping", 5.0)
+                await self._news.wait(until, f"task {task!r} is still swapping", 5.0)
                 continue
             preferred = table.models.get(call.prefer) if call.prefer else None
             if preferred is not None:
@@ -259,25 +256,19 @@ class Router:
             else:
                 choice = choose(table, call.model, task)
             if choice.target.app not in self._suspects:
+                if route.split is not None and choice.decision is Decision.ACTIVE:
+                    divided = self.rollout.pick(call, choice, route.split)
+                    if divided is not None:
+                        return divided
+                    until = began + self._limits.hold_timeout_s
+                    await self._news.wait(until, f"a rollout of task {task!r} goes on", 1.0)
+                    continue
                 return self.explorer.pick(choice, route, self._has_room)
             other = choice.fallback
             if other is not None and other.app not in self._suspects:
                 return replace(choice, target=other, decision=Decision.FALLBACK, fallback=None)
             until = began + self._limits.first_byte_timeout_s
-            await self._wait(until, f"model {choice.target.model!r} does not answer", 2.0)
-
-    async def _wait(self, until: float, why: str, retry_after_s: float) -> None:
-        """Wait for news: another table, or a model that is back."""
-        if self._held >= self._limits.max_held_requests:
-            raise EngineUnavailable(f"{why}, and the queue is full", retry_after_s)
-        self._held += 1
-        try:
-            async with asyncio.timeout_at(until):
-                await self._changed.wait()
-        except TimeoutError:
-            raise EngineUnavailable(why, retry_after_s) from None
-        finally:
-            self._held -= 1
+            await self._news.wait(until, f"model {choice.target.model!r} does not answer", 2.0)
 
     def _second(self, call: Call, first: Choice, error: Exception, deadline: float) -> Choice:
         """Where a request whose model failed before the first byte goes once more.

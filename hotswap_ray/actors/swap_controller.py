@@ -138,10 +138,15 @@ class SwapController(BenchCalls, DecisionCalls):
         return await self._publisher.listen(replica, version)
 
     async def acknowledge(
-        self, replica: str, version: int, connected: list[str], in_flight: dict[str, int]
+        self,
+        replica: str,
+        version: int,
+        connected: list[str],
+        in_flight: dict[str, int],
+        moving: dict[str, list[int]] | None = None,
     ) -> None:
         """See ``Publisher.acknowledge``."""
-        self._publisher.acknowledge(replica, version, connected, in_flight)
+        self._publisher.acknowledge(replica, version, connected, in_flight, moving)
 
     # --- swaps --------------------------------------------------------------------------
 

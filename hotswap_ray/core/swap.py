@@ -51,6 +51,8 @@ class Event(StrEnum):
     ABORT = "abort"
     PROMOTE = "promote"
     ROLLBACK = "rollback"
+    PAUSE = "pause"
+    RESUME = "resume"
 
 
 P, E = Phase, Event
@@ -63,7 +65,14 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Phase]] = {
     P.VALIDATING: {E.DONE: P.TRANSFERRING, E.FAILED: P.RELEASING, E.ABORT: P.RELEASING},
     P.TRANSFERRING: {E.DONE: P.CANARY, E.FAILED: P.RELEASING, E.ABORT: P.RELEASING},
     # Without canary steps the action is done at once; there is no special case.
-    P.CANARY: {E.DONE: P.SWITCHING, E.FAILED: P.RELEASING, E.ABORT: P.RELEASING},
+    P.CANARY: {
+        E.DONE: P.SWITCHING,
+        E.PROMOTE: P.SWITCHING,
+        E.FAILED: P.RELEASING,
+        E.ABORT: P.RELEASING,
+        E.PAUSE: P.CANARY,
+        E.RESUME: P.CANARY,
+    },
     # One commit of the route table. FAILED says that it did not happen.
     P.SWITCHING: {E.DONE: P.DRAINING, E.FAILED: P.RELEASING},
     P.DRAINING: {E.DONE: P.BAKING, E.FAILED: P.DRAINING, E.ROLLBACK: P.ROLLING_BACK},

@@ -11,7 +11,7 @@ import hmac
 import logging
 import math
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -178,7 +178,9 @@ class OpenAIApi:
         if not isinstance(stream, bool | None) or not isinstance(options, dict | None):
             raise InvalidRequest("stream must be true or false and stream_options an object")
         named = header(scope, b"x-hotswap-task")
-        call = Call(request_id, endpoint, body, model, named, task)
+        call = Call(
+            request_id, endpoint, body, model, named, task, conversation=conversation(scope, body)
+        )
         if not stream:
             choice, answer = await self._router.generate(call)
             await send_bytes(send, 200, answer, [JSON, *answer_headers(choice)])
@@ -260,6 +262,15 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     given = token.encode("latin-1") if scheme.lower() == "bearer" else b""
     if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
+
+
+def conversation(scope: Scope, body: Mapping[str, Any]) -> str | None:
+    """What a conversation keeps in all its requests: a session header, else OpenAI's ``user``."""
+    for name in (b"x-session-id", b"x-conversation-id"):
+        if key := header(scope, name):
+            return key
+    user = body.get("user")
+    return user if isinstance(user, str) and user else None
 
 
 def caller(scope: Scope) -> str:

@@ -85,7 +85,7 @@ def test_whatever_happens_counts_end_at_zero_and_every_call_ends_once(steps):
         ]
         assert not wrong
         assert not world.router.in_flight
-        assert world.router._load.clients == world.router._held == 0
+        assert world.router._load.clients == world.router._news.waiting == 0
         for model in world.models.values():
             assert model.calls == model.ended
             of_model = [o for o in world.router.recorder.outcomes if o.model == model.name]

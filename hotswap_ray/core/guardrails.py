@@ -1,0 +1,190 @@
+"""Is a candidate worse than the active model over the same stretch of time?
+
+Each guardrail compares one metric. It *failed* when the candidate is proven worse than the
+limit, by the betting test of ``core/decision.py``: one may look after every request, and the
+probability of failing a candidate that keeps within the limit is at most ``alpha`` per
+guardrail. It *passed* when there were enough requests and what was seen keeps within the
+limit; it is *inconclusive* otherwise, and an *error* when the metric could not be measured.
+
+Latency is compared by how many of the candidate's answers are slower than the limit allows the
+95th percentile to be: 5% where it keeps within it, however latencies are distributed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from hotswap_ray.core.decision import Matching, PairTest
+from hotswap_ray.core.strict import Strict
+
+Array = NDArray[np.float64]
+Result = Literal["passed", "failed", "inconclusive", "error"]
+TAIL = 0.05
+SLACK = 0.05
+"""Answers beyond the tail that prove nothing: the incumbent's percentile is an estimate."""
+
+
+class GuardrailSpec(Strict):
+    """What a candidate may cost in a rollout; a limit of null switches its guardrail off."""
+
+    error_rate: float | None = Field(
+        0.02, ge=0, le=0.4, description="Failures more than the active model has, in [0, 1]."
+    )
+    latency_p95: float | None = Field(
+        0.25, ge=0, le=100, description="Share by which the 95th percentile may be slower."
+    )
+    ttft_p95: float | None = Field(
+        0.25, ge=0, le=100, description="The same of the time to the first token."
+    )
+    quality: float | None = Field(
+        0.02, ge=0, le=0.4, description="Quality below that of the active model, in [0, 1]."
+    )
+    min_requests: int = Field(
+        20, ge=1, le=10**6, description="Fewest requests of the candidate to judge by."
+    )
+    alpha: float = Field(
+        0.05, gt=0, le=0.5, description="Probability of failing a candidate that is good."
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Checked:
+    """What one guardrail found.
+
+    Attributes:
+        metric: Name of the guardrail.
+        result: ``passed``, ``failed``, ``inconclusive`` or ``error``.
+        detail: The numbers, for a person.
+        requests: Values of the candidate behind it.
+    """
+
+    metric: str
+    result: Result
+    detail: str
+    requests: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Requests of one model in order of arrival; NaN where a value is missing.
+
+    Attributes:
+        success: 1 or 0.
+        latency_ms: First byte in to last byte out.
+        ttft_ms: Time to the first token.
+        quality: In [0, 1].
+    """
+
+    success: Array
+    latency_ms: Array
+    ttft_ms: Array
+    quality: Array
+
+    def of_successes(self, name: Literal["latency_ms", "ttft_ms"]) -> Array:
+        """Times of the requests that were answered, where they are known."""
+        values: Array = getattr(self, name)[self.success > 0]
+        return values[~np.isnan(values)]
+
+
+def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
+    """Compare two models on their requests of the same time.
+
+    Args:
+        spec: The limits.
+        active: Requests of the active model.
+        candidate: Those of the candidate.
+
+    Example:
+        >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
+        >>> good = Seen(np.ones(60), quick, none, none)
+        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none)
+        >>> [(one.metric, one.result) for one in check(GuardrailSpec(), good, bad)]
+        [('error_rate', 'failed'), ('latency_p95', 'passed')]
+    """
+    found: list[Checked] = []
+    if spec.error_rate is not None:
+        old, new = 1 - active.success, 1 - candidate.success
+        found.append(_means("error_rate", spec.error_rate, spec, old, new, "failures"))
+    if spec.latency_p95 is not None:
+        old, new = active.of_successes("latency_ms"), candidate.of_successes("latency_ms")
+        found.append(_tail("latency_p95", spec.latency_p95, spec, old, new))
+    if spec.ttft_p95 is not None:
+        old, new = active.of_successes("ttft_ms"), candidate.of_successes("ttft_ms")
+        if len(old) or len(new):  # whole answers have none
+            found.append(_tail("ttft_p95", spec.ttft_p95, spec, old, new))
+    if spec.quality is not None:
+        old, new = (one.quality[~np.isnan(one.quality)] for one in (active, candidate))
+        if len(old) or len(new):  # somebody judges this task
+            found.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
+    return found
+
+
+def verdict(checks: Sequence[Checked]) -> Result:
+    """All guardrails together: one that failed decides; errors and doubts wait."""
+    results = {one.result for one in checks}
+    order: tuple[Result, ...] = ("failed", "error", "inconclusive", "passed")
+    return next((result for result in order if result in results), "error")
+
+
+def _means(
+    metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array, what: str
+) -> Checked:
+    """Values in [0, 1] where more is worse: is the candidate's mean more than ``limit`` higher?"""
+    if len(new) < spec.min_requests or len(old) < spec.min_requests:
+        return _few(metric, spec, len(old), len(new))
+    test = PairTest(margin=limit, width=limit + 0.1)
+    test.extend(_matched(old, new))
+    detail = f"{what} {new.mean():.3f} against {old.mean():.3f}, {limit:+.3f} allowed"
+    return _judged(
+        metric, detail, test.log_e("better"), new.mean() - old.mean() <= limit, spec, new
+    )
+
+
+def _tail(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array) -> Checked:
+    if len(new) < spec.min_requests or len(old) < spec.min_requests:
+        return _few(metric, spec, len(old), len(new))
+    bound = float(np.quantile(old, 1 - TAIL)) * (1 + limit)
+    slow = (new > bound).astype(float)
+    test = PairTest(margin=TAIL + SLACK, width=0.5)
+    test.extend(slow.tolist())
+    p95 = float(np.quantile(new, 1 - TAIL))
+    detail = (
+        f"95th percentile {p95:.0f} ms against {bound / (1 + limit):.0f} ms, {limit:+.0%} allowed"
+    )
+    return _judged(metric, detail, test.log_e("better"), p95 <= bound, spec, len(new))
+
+
+def _judged(
+    metric: str, detail: str, log_e: float, within: bool, spec: GuardrailSpec, requests: int
+) -> Checked:
+    result: Result = "passed" if within else "inconclusive"
+    if log_e >= -math.log(spec.alpha):
+        result = "failed"
+    return Checked(metric, result, detail, requests)
+
+
+def _few(metric: str, spec: GuardrailSpec, old: int, new: int) -> Checked:
+    least = spec.min_requests
+    if not old and not new:
+        return Checked(metric, "error", "nothing was reported", 0)
+    detail = f"{new} requests of the candidate and {old} of the active model, {least} are needed"
+    return Checked(metric, "inconclusive", detail, new)
+
+
+def _matched(old: Array, new: Array) -> list[float]:
+    """Differences of values that met by their order alone, as ``Matching`` pairs them."""
+    ratio = min(max(len(old) // max(len(new), 1), 1), 10)
+    matching = Matching(ratio, waiting=len(old) + len(new))
+    found: list[float] = []
+    for value in old.tolist():
+        found += matching.active(value)
+    for value in new.tolist():
+        found += matching.candidate(value)
+    return found
