@@ -40,6 +40,7 @@ class Operations:
         bake_s: float | None = None,
         strategy: Literal["auto", "overlap", "sleep", "drain_first"] | None = None,
         compatibility: Literal["strict", "warn"] | None = None,
+        canary: str | None = None,
         until: Literal["switched", "end"] = "switched",
         timeout_s: float = LONGEST_S,
         requested_by: str = "python",
@@ -54,6 +55,8 @@ class Operations:
             bake_s: Seconds the old model stays warm; the configuration's when ``None``.
             strategy: How to make room; the configuration's when ``None``.
             compatibility: ``warn`` accepts gaps; the configuration's when ``None``.
+            canary: Percentages of the conversations, as ``5,25``, on which the model proves
+                itself first; the configuration's steps when ``None``.
             until: ``switched``: the model serves. ``end``: the old model is let go as well.
             timeout_s: Longest wait.
             requested_by: For the record.
@@ -75,6 +78,7 @@ class Operations:
             bake_s=bake_s,
             strategy=strategy,
             compatibility=compatibility,
+            canary=canary,
             requested_by=requested_by,
         )
         if not wait:
@@ -119,8 +123,16 @@ class Operations:
                 raise EngineTimeout(f"swap {swap_id} is still {phase} after {timeout_s:g} s")
 
     def promote(self, swap_id: str) -> dict[str, Any]:
-        """End the bake time: the old model is let go. Raises ``IllegalTransition``."""
+        """Skip the rest of a canary, or of the bake time. Raises ``IllegalTransition``."""
         return self._signal(swap_id, "promote")
+
+    def pause(self, swap_id: str) -> dict[str, Any]:
+        """Keep a canary at its share until it is resumed. Raises ``IllegalTransition``."""
+        return self._signal(swap_id, "pause")
+
+    def resume(self, swap_id: str) -> dict[str, Any]:
+        """Let a paused canary go on. Raises ``IllegalTransition``."""
+        return self._signal(swap_id, "resume")
 
     def abort(self, swap_id: str) -> dict[str, Any]:
         """Give a swap up before it switches. Raises ``IllegalTransition`` after it did."""

@@ -27,6 +27,7 @@ from hotswap_ray.config_checks import (
 )
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import ConfigError
+from hotswap_ray.core.rollout import CanarySpec
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.engines.base import BUILT_IN, load_engine_class
@@ -127,6 +128,10 @@ class SwapConfig(Strict):
     )
     ack_timeout_s: float = Field(
         10, ge=0.1, le=300, description="Longest wait for the ingress to confirm a route table."
+    )
+    canary: CanarySpec = Field(
+        default_factory=lambda: CanarySpec(),
+        description="How a candidate proves itself on a share of the traffic.",
     )
     concurrent_loads: int = Field(1, ge=1, le=64, description="Models loaded at the same time.")
     load_nice: int = Field(

@@ -8,10 +8,11 @@ from typing import Any, Protocol
 from hotswap_ray.actors.autoswap_loop import Decides
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_run import Recorder
+from hotswap_ray.actors.canary import Observes
 from hotswap_ray.actors.swap_learning import Learning
 
 
-class Learnings(Learning, Recorder, Decides, Protocol):
+class Learnings(Learning, Recorder, Decides, Observes, Protocol):
     """All that the controller asks of the learning actor."""
 
 

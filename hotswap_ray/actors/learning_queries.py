@@ -6,9 +6,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, LearningLog, Score
 from hotswap_ray.core.calibration import observe
+from hotswap_ray.core.guardrails import Seen
 from hotswap_ray.core.learned import Learned
 from hotswap_ray.core.learnings import TaskKnowledge
 from hotswap_ray.core.prediction import Known, predict
@@ -19,6 +23,9 @@ from hotswap_ray.store import Store
 ACTUAL_ROWS = 10_000
 UNSEEN = (Decision.SHADOW, Decision.BENCH, Decision.GOLDEN)
 """Decisions whose answers no client got."""
+
+
+ROLLOUT_ROWS = 50_000
 
 
 class LearningQueries:
@@ -57,6 +64,24 @@ class LearningQueries:
         """
         p99_ms, seen = self._recent.p99(since_s, until_s, task)
         return {"p99_ms": p99_ms, "count": seen}
+
+    async def rollout(
+        self, task: str, active: str, candidate: str, since_s: float
+    ) -> tuple[Seen, Seen]:
+        """Requests of a task since a Unix time, of its active model and of a rollout's candidate.
+
+        Only those whose model the rollout chose: who pinned a model is no fair comparison. Of
+        many requests the newest 50,000 count.
+        """
+        await self._log.flush()
+        frame = await asyncio.to_thread(
+            self._store.outcomes_frame, task, None, since_s, ROLLOUT_ROWS
+        )
+        drawn = frame["decision"].isin([Decision.ACTIVE, Decision.SHADOWED])
+        return (
+            _seen(frame[drawn & (frame["model"] == active)]),
+            _seen(frame[(frame["decision"] == Decision.CANARY) & (frame["model"] == candidate)]),
+        )
 
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
@@ -143,3 +168,8 @@ class LearningQueries:
 def load_knowledge(store: Store) -> dict[str, TaskKnowledge]:
     """Knowledge by task, as saved."""
     return {task: TaskKnowledge.from_doc(doc) for task, doc in store.load_knowledge().items()}
+
+
+def _seen(frame: pd.DataFrame) -> Seen:
+    names = ("success", "latency_ms", "ttft_ms", "quality", "at_s")
+    return Seen(*(frame[name].to_numpy(dtype=float, na_value=np.nan) for name in names))

@@ -13,8 +13,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from hotswap_ray.actors.canary import Canary
 from hotswap_ray.actors.fleet import Fleet, room_of
-from hotswap_ray.actors.judge import Judging, judge_here
+from hotswap_ray.actors.judge import Judging
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
@@ -27,7 +28,7 @@ from hotswap_ray.core.errors import (
     Incompatible,
     InsufficientResources,
 )
-from hotswap_ray.core.routes import RouteTable, with_hold, with_route
+from hotswap_ray.core.routes import RouteTable, with_hold, with_route, with_split
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.strategy import Room, Strategy, choose_strategy
 from hotswap_ray.core.swap import Event, Phase, Swap, advance
@@ -51,6 +52,7 @@ class SwapActions:
         clock: Unix seconds.
         open_swaps: All swaps that have not ended, this one included.
         judge: Judges answers to golden prompts.
+        canary: Takes candidates through the steps of a rollout.
     """
 
     def __init__(
@@ -63,8 +65,9 @@ class SwapActions:
         learning: SwapLearning,
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
-        open_swaps: Callable[[], list[Swap]] = list,
-        judge: Judging = judge_here,
+        open_swaps: Callable[[], list[Swap]],
+        judge: Judging,
+        canary: Canary,
     ) -> None:
         self._config = config
         self._store = store
@@ -76,6 +79,7 @@ class SwapActions:
         self._clock = clock
         self._open_swaps = open_swaps
         self._judge = judge
+        self._canary = canary
 
     def action(self, phase: Phase) -> Callable[[Swap], Awaitable[Swap]]:
         """The method of an open phase; it has the phase's name."""
@@ -189,8 +193,8 @@ class SwapActions:
         return swap.with_facts(transfer_ms=round(elapsed_ms, 3), transferred=record)
 
     async def canary(self, swap: Swap) -> Swap:
-        """No steps are configured: done at once."""
-        return swap
+        """A growing share of the conversations; done at once where no steps are planned."""
+        return await self._canary.run(swap)
 
     async def switching(self, swap: Swap) -> Swap:
         """One commit of the route table, saved together with the swap's next phase."""
@@ -246,6 +250,8 @@ class SwapActions:
 
     async def releasing(self, swap: Swap) -> Swap:
         """Undo what was done before the switch: the old model serves, the candidate goes."""
+        if self._publisher.table.routes[swap.task].split is not None:
+            await self._commit(lambda table: with_split(table, swap.task, None))
         if swap.facts.get("loaded_here"):
             made_room = swap.strategy != "overlap"
             await self._unload_unwanted(swap.to_model, swap, although_resident=made_room)

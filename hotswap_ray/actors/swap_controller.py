@@ -15,6 +15,8 @@ from hotswap_ray.actors import judge_link
 from hotswap_ray.actors.autoswap_loop import AutoswapLoop
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
+from hotswap_ray.actors.canary import Canary
+from hotswap_ray.actors.controller_queries import ControllerQueries
 from hotswap_ray.actors.decision_calls import DecisionCalls
 from hotswap_ray.actors.decision_log import DecisionLog
 from hotswap_ray.actors.fleet import Fleet
@@ -30,17 +32,16 @@ from hotswap_ray.actors.task_views import TaskViews
 from hotswap_ray.config import Config
 from hotswap_ray.config_checks import parse_model
 from hotswap_ray.core.autoswap_spec import Mode
-from hotswap_ray.core.compatibility import check_compatibility
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.swap import Event, Swap
 from hotswap_ray.store import Store
 
-OPERATOR_EVENTS = (str(Event.ABORT), str(Event.PROMOTE), str(Event.ROLLBACK))
+OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
-class SwapController(BenchCalls, DecisionCalls):
+class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -87,6 +88,10 @@ class SwapController(BenchCalls, DecisionCalls):
             clock,
             lambda: self._runner.open(),
             judge,
+            Canary(
+                *(config, store, self._pool, self._publisher, learning, clock),
+                lambda swap: self._runner.note(swap),
+            ),
         )
         self._runner = SwapRunner(store, self._actions, clock, self._swap_ended)
         self._on_swap_end = on_swap_end
@@ -159,6 +164,7 @@ class SwapController(BenchCalls, DecisionCalls):
         bake_s: float | None = None,
         strategy: str | None = None,
         compatibility: str | None = None,
+        canary: str | None = None,
         requested_by: str = "operator",
     ) -> dict[str, Any]:
         """Ask for a swap; returns its record at once, ``wait`` follows it.
@@ -170,6 +176,8 @@ class SwapController(BenchCalls, DecisionCalls):
             bake_s: Overrides ``swap.bake_s``.
             strategy: Overrides ``swap.strategy``.
             compatibility: ``strict`` or ``warn``; overrides ``swap.compatibility``.
+            canary: Percentages of the conversations, for example ``5,25``; overrides
+                ``swap.canary.steps``.
             requested_by: Who asks, for the record.
 
         Raises:
@@ -186,6 +194,7 @@ class SwapController(BenchCalls, DecisionCalls):
             bake_s=bake_s,
             strategy=strategy,
             compatibility=compatibility,
+            canary=canary,
             requested_by=requested_by,
         )
 
@@ -203,7 +212,7 @@ class SwapController(BenchCalls, DecisionCalls):
         return await self._requests.rollback(task, swap_id)
 
     async def signal(self, swap_id: str, event: str) -> dict[str, Any]:
-        """``abort``, ``promote`` or ``rollback`` an open swap. See ``SwapRunner.signal``."""
+        """An operator's event for an open swap, as ``abort``. See ``SwapRunner.signal``."""
         await self.start()
         if event not in OPERATOR_EVENTS:
             raise InvalidRequest(f"event {event!r}: expected one of {', '.join(OPERATOR_EVENTS)}")
@@ -213,15 +222,6 @@ class SwapController(BenchCalls, DecisionCalls):
         """The record of a swap once it has ended or switched. See ``SwapRunner.wait``."""
         await self.start()
         return (await self._runner.wait(swap_id, timeout_s, until)).to_doc()
-
-    async def swaps(self, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Latest swaps first."""
-        return await asyncio.to_thread(self._store.load_swaps, task, False, limit)
-
-    async def journal(self, swap_id: str) -> list[dict[str, Any]]:
-        """Every phase a swap entered, in order, with its time."""
-        await self._runner.find(swap_id)
-        return await asyncio.to_thread(self._store.load_journal, swap_id)
 
     # --- models -------------------------------------------------------------------------
 
@@ -262,78 +262,6 @@ class SwapController(BenchCalls, DecisionCalls):
 
     def _describe(self, model: str) -> dict[str, Any]:
         return next(row for row in self._models() if row["model"] == model)
-
-    # --- what people look at ------------------------------------------------------------
-
-    async def check(self, task: str, model: str) -> dict[str, Any]:
-        """Compatibility of a model with a task, without changing anything."""
-        await self.start()
-        current = self._pool.specs.get(self._publisher.route(task).model)
-        report = check_compatibility(
-            self._tasks[task],
-            self._pool.spec(model),
-            current,
-            measured_memory_bytes=self._pool.measured_bytes.get(model, 0),
-        )
-        strict = self._config.swap.compatibility == "strict"
-        return {"accepted": report.accepts(strict), "gaps": [str(gap) for gap in report.gaps]}
-
-    async def predict(self, task: str, model: str) -> dict[str, Any]:
-        """What a model is expected to do at a task, with its compatibility as of ``check``."""
-        checked = await self.check(task, model)
-        return {**await self._learning.predict(task, model), **checked}
-
-    async def calibration(self) -> dict[str, Any]:
-        """See ``SwapLearning.calibration``."""
-        return await self._learning.calibration()
-
-    async def status(self) -> dict[str, Any]:
-        """Routes, models, open swaps, ingress replicas and the last trouble."""
-        await self.start()
-        table = self._publisher.table
-        return {
-            "version": table.version,
-            "default_task": table.default_task,
-            "tasks": {
-                task: {
-                    "model": route.model,
-                    "generation": route.active.generation if route.active else None,
-                    "fallback": self._tasks[task].fallback,
-                    "held": route.held,
-                    "autoswap": self._views.spec(task).mode,
-                }
-                for task, route in table.routes.items()
-            },
-            "models": self._models(),
-            "open_swaps": [swap.to_doc() for swap in self._runner.open()],
-            "ingress": {
-                name: {"version": said.version, "in_flight": sum(said.in_flight.values())}
-                for name, said in self._publisher.listeners.items()
-            },
-            "last_error": self._runner.last_error,
-        }
-
-    def _models(self) -> list[dict[str, Any]]:
-        """Every known model with its state, for people."""
-        return [
-            {
-                "model": spec.id,
-                "engine": spec.engine,
-                "state": generation.state if generation else "unloaded",
-                "generation": generation.generation if generation else None,
-                "memory_bytes": generation.memory_bytes if generation else 0,
-                "load_s": generation.load_s if generation else None,
-                "resident": spec.resident,
-                "serves": self._pool.users(spec.id),
-                "spec": spec.model_dump(mode="json", exclude={"options"}),  # may hold a key
-            }
-            for spec in self._pool.specs.values()
-            for generation in [self._pool.generations.get(spec.id)]
-        ]
-
-    async def events(self, after_id: int = 0, limit: int = 100) -> list[dict[str, Any]]:
-        """Events after an id, oldest first."""
-        return await asyncio.to_thread(self._store.load_events, after_id, limit)
 
     async def _load_table(self) -> RouteTable | None:
         saved = await asyncio.to_thread(self._store.load_table)

@@ -17,6 +17,7 @@ from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config, SwapConfig
 from hotswap_ray.config_checks import problems
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, NothingToRollBack
+from hotswap_ray.core.rollout import CanarySpec, plan_of
 from hotswap_ray.core.strict import NAME_PATTERN
 from hotswap_ray.core.swap import Event, Phase, Swap, may
 from hotswap_ray.store import Store
@@ -59,10 +60,12 @@ class SwapRequests:
         bake_s: float | None = None,
         strategy: str | None = None,
         compatibility: str | None = None,
+        canary: str | None = None,
         requested_by: str = "operator",
     ) -> dict[str, Any]:
         """See ``SwapController.swap``."""
         check_request(swap_id, bake_s, strategy, compatibility)
+        plan = None if canary is None else _plan(canary, self._config.swap.canary)
         if swap_id is not None and (same := await self._same(swap_id)):
             if (same["task"], same["to_model"]) != (task, model):
                 raise Conflict(
@@ -86,7 +89,7 @@ class SwapRequests:
         if busy := self._pool.busy(model):
             raise Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
         source = self._pool.generations.get(current)
-        overrides = {"strategy": strategy, "compatibility": compatibility}
+        overrides = {"strategy": strategy, "compatibility": compatibility, "plan": plan}
         now_s = self._clock()
         swap = Swap(
             swap_id=swap_id or f"swap-{uuid.uuid4().hex[:12]}",
@@ -157,6 +160,13 @@ class SwapRequests:
             return (await self._runner.find(swap_id)).to_doc()
         except NotFound:
             return None
+
+
+def _plan(text: str, defaults: CanarySpec) -> dict[str, Any]:
+    try:
+        return plan_of(text, defaults).model_dump()
+    except ValueError as error:
+        raise InvalidRequest(f"canary: {error}") from None
 
 
 def check_request(

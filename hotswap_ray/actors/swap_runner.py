@@ -13,6 +13,8 @@ from hotswap_ray.core.errors import Conflict, HotswapError, IllegalTransition, N
 from hotswap_ray.core.swap import SWITCHED, Event, Phase, Swap, advance, may
 from hotswap_ray.store import Store
 
+STAYING = (Event.PAUSE, Event.RESUME)
+"""Events that change how a phase is acted upon, and not the phase."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger("hotswap.swaps")
 
@@ -61,6 +63,13 @@ class SwapRunner:
             self._forget(swap)
             raise
         self.resume(swap)
+
+    def note(self, swap: Swap) -> None:
+        """Know more facts of an open swap, for who looks at it or ends its phase."""
+        if swap.swap_id in self._swaps:
+            self._swaps[swap.swap_id] = swap
+            self._changed.set()
+            self._changed = asyncio.Event()
 
     def adopt(self, swap: Swap) -> None:
         """Know an open swap; ``resume`` runs it."""
@@ -148,10 +157,12 @@ class SwapRunner:
             if step.event is not None:
                 swap = advance(swap, step.event, self._clock(), step.error)
                 news = swap.phase is not entered or swap.error != error_before
+                news = news or step.event in STAYING
                 await self._save_until_done(swap, news)
             if step.said is not None:
                 step.said.accept(swap)
-            failures = failures + 1 if swap.phase is entered else 0
+            stayed = swap.phase is entered and step.event not in STAYING
+            failures = failures + 1 if stayed else 0
             if failures:
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S)) - 1])
         self._forget(swap)
@@ -195,7 +206,7 @@ class SwapRunner:
             if may(swap.phase, said.event):
                 action.cancel()
                 await asyncio.wait({action})
-                return said.step(swap, said.event)
+                return said.step(self._swaps[swap.swap_id], said.event)
             said.refuse(swap)
 
     def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> _Step:
@@ -267,6 +278,9 @@ class _Said:
         """The turn that this event ends."""
         if self.undo_id:
             swap = swap.with_facts(undo_id=self.undo_id)
+        if self.event in STAYING:
+            paused = f"by {self.by}" if self.event is Event.PAUSE else ""
+            return _Step(swap.with_facts(paused=paused), event, "", self)
         error = "" if self.event is Event.PROMOTE else f"{self.event} by {self.by}"
         return _Step(swap, event, error, self)
 

@@ -11,7 +11,9 @@ import typer
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 
-rollout = typer.Typer(help="Promote, abort or roll back an open swap.", no_args_is_help=True)
+rollout = typer.Typer(
+    help="Promote, pause, resume, abort or roll back an open swap.", no_args_is_help=True
+)
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Task id.", show_default=False)]
 SwapId = Annotated[str, typer.Argument(metavar="SWAP_ID", help="Swap id.", show_default=False)]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
@@ -55,6 +57,15 @@ def swap(
     warn: Annotated[
         bool, typer.Option("--warn", help="Accept a model that is less than the old one.")
     ] = False,
+    canary: Annotated[
+        str | None,
+        typer.Option(
+            "--canary",
+            metavar="PERCENT,...",
+            help="Shares on which it proves itself first, as 5,25,50.",
+            show_default="swap.canary.steps",
+        ),
+    ] = None,
     until: Annotated[
         Until, typer.Option("--until", help="Wait until it serves, or until the old one is gone.")
     ] = Until.SWITCHED,
@@ -77,6 +88,7 @@ def swap(
             bake_s=bake_s,
             strategy=strategy.value if strategy else None,
             compatibility="warn" if warn else None,
+            canary=canary,
             until=until.value,
             requested_by="cli",
         )
@@ -142,10 +154,34 @@ def promote(
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
-    """End the bake time: the old model is let go."""
+    """Skip the rest of a canary, or end the bake time."""
     with output.arbiter(address, namespace) as arbiter:
         arbiter.promote(swap_id)
         _told(arbiter.wait(swap_id), as_json)
+
+
+@rollout.command()
+def pause(
+    swap_id: SwapId,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Keep a canary at its share until it is resumed."""
+    with output.arbiter(address, namespace) as arbiter:
+        _told(arbiter.pause(swap_id), as_json)
+
+
+@rollout.command()
+def resume(
+    swap_id: SwapId,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Let a paused canary go on."""
+    with output.arbiter(address, namespace) as arbiter:
+        _told(arbiter.resume(swap_id), as_json)
 
 
 @rollout.command()

@@ -21,6 +21,8 @@
        + Incompatible          incompatible         409
        + IllegalTransition     illegal_transition   409
        + NothingToRollBack     nothing_to_roll_back 409
+       + PreconditionFailed    precondition_failed  412
+       + WebhookFailed         webhook_failed       409
        + ValidationFailed      validation_failed    409
        + InsufficientResources insufficient_resources 503 retry
      x StoreError              store_error          503  retry
@@ -197,6 +199,19 @@ class NothingToRollBack(SwapError):
     """No earlier model of the task is still known."""
 
     code = "nothing_to_roll_back"
+
+
+class PreconditionFailed(SwapError):
+    """Somebody changed the swap since the caller looked; nothing was changed by this call."""
+
+    code = "precondition_failed"
+    http_status = 412
+
+
+class WebhookFailed(SwapError):
+    """A webhook that may stop swaps refused, or could not be asked."""
+
+    code = "webhook_failed"
 
 
 class ValidationFailed(SwapError):

@@ -80,12 +80,14 @@ class Seen:
         latency_ms: First byte in to last byte out.
         ttft_ms: Time to the first token.
         quality: In [0, 1].
+        at_s: Arrival, Unix time.
     """
 
     success: Array
     latency_ms: Array
     ttft_ms: Array
     quality: Array
+    at_s: Array
 
     def of_successes(self, name: Literal["latency_ms", "ttft_ms"]) -> Array:
         """Times of the requests that were answered, where they are known."""
@@ -103,8 +105,8 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
 
     Example:
         >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
-        >>> good = Seen(np.ones(60), quick, none, none)
-        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none)
+        >>> good = Seen(np.ones(60), quick, none, none, none)
+        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none, none)
         >>> [(one.metric, one.result) for one in check(GuardrailSpec(), good, bad)]
         [('error_rate', 'failed'), ('latency_p95', 'passed')]
     """
@@ -143,7 +145,7 @@ def _means(
     test.extend(_matched(old, new))
     detail = f"{what} {new.mean():.3f} against {old.mean():.3f}, {limit:+.3f} allowed"
     return _judged(
-        metric, detail, test.log_e("better"), new.mean() - old.mean() <= limit, spec, new
+        metric, detail, test.log_e("better"), bool(new.mean() - old.mean() <= limit), spec, len(new)
     )
 
 

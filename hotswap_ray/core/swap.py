@@ -15,6 +15,7 @@ Rules, and they live here only:
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
@@ -140,6 +141,21 @@ class Swap:
         """Whether the swap still has work to do."""
         return self.phase not in TERMINAL
 
+    @property
+    def etag(self) -> str:
+        """Another one after every change that an operator would want to know of.
+
+        What a canary measures changes all the time and does not count; its step does.
+
+        Example:
+            >>> Swap("s1", "t", "a", 1, "b").etag
+            'f11f3daf5fd6'
+        """
+        step = self.facts.get("canary", {}).get("step")
+        state = (self.swap_id, str(self.phase), self.updated_at_s, self.error, self.strategy)
+        paused = self.facts.get("paused") or ""
+        return hashlib.sha256(repr((*state, step, paused)).encode()).hexdigest()[:12]
+
     def with_facts(self, **facts: Any) -> Swap:
         """Add measured facts to the record."""
         return replace(self, facts={**self.facts, **facts})
@@ -148,6 +164,7 @@ class Swap:
         """Plain values for the store and for JSON."""
         doc = asdict(self)
         doc["phase"] = str(self.phase)
+        doc["etag"] = self.etag
         return doc
 
     @classmethod

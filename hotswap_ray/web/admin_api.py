@@ -60,6 +60,9 @@ class SwapRequest(RollbackRequest):
     compatibility: Literal["strict", "warn"] | None = Field(
         None, description="Overrides swap.compatibility."
     )
+    canary: str | None = Field(
+        None, max_length=200, description="Percentages, for example 5,25; overrides the steps."
+    )
     until: Literal["switched", "end"] = Field(
         "switched", description="What wait_s waits for: the model serves, or the swap ended."
     )
@@ -93,7 +96,7 @@ class AdminApi:
             ("POST", f"models/{name}/(load|unload|sleep|wake)", self._change_model),
             ("POST", f"tasks/{name}/swap", self._swap),
             ("POST", f"tasks/{name}/rollback", self._rollback),
-            ("POST", f"swaps/{name}/(promote|abort|rollback)", self._signal),
+            ("POST", f"swaps/{name}/(promote|abort|rollback|pause|resume)", self._signal),
         ]
         self._routes = [(method, re.compile(path), handler) for method, path, handler in routes]
 
@@ -181,7 +184,7 @@ class AdminApi:
 
     async def _swap(self, scope: Scope, body: Any, task: str) -> Any:
         request = _parsed(SwapRequest, scope, body)
-        options = request.model_dump(include={"bake_s", "strategy", "compatibility"})
+        options = request.model_dump(include={"bake_s", "strategy", "compatibility", "canary"})
         record = await _quick(
             self._controller.swap(
                 task, request.model, request.swap_id, **options, requested_by="admin"

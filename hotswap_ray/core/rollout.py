@@ -1,0 +1,71 @@
+"""A rollout's plan, as an operator states it: steps, guardrails, and what doubt leads to."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hotswap_ray.core.guardrails import GuardrailSpec
+from hotswap_ray.core.strict import Strict
+
+
+class CanaryStep(Strict):
+    """One share of the conversations, and what has to be seen before the next."""
+
+    weight: float = Field(gt=0, le=1, description="Share of the conversations, in (0, 1].")
+    min_requests: int = Field(
+        20, ge=1, le=10**7, description="Fewest requests of the candidate in this step."
+    )
+    min_s: float = Field(0, ge=0, le=604_800, description="Least time of this step.")
+
+
+class CanarySpec(Strict):
+    """How a candidate proves itself on a growing share of a task's conversations."""
+
+    steps: tuple[CanaryStep, ...] = Field(
+        (), description="Shares that rise; none switches at once."
+    )
+    guardrails: GuardrailSpec = Field(
+        default_factory=lambda: GuardrailSpec(),
+        description="What the candidate may cost, compared over the same time.",
+    )
+    settle_s: float = Field(
+        2, ge=0, le=3600, description="Time to get to know conversations before the first step."
+    )
+    check_s: float = Field(1, ge=0.05, le=3600, description="Time between two checks.")
+    max_step_s: float = Field(3600, ge=1, le=604_800, description="Longest a step stays undecided.")
+    on_inconclusive: Literal["pause", "abort"] = Field(
+        "pause", description="What follows: wait for a person, or give the candidate up."
+    )
+    dry_run: bool = Field(False, description="Guardrails only report.")
+
+    @model_validator(mode="after")
+    def _rising(self) -> CanarySpec:
+        weights = [step.weight for step in self.steps]
+        if weights != sorted(set(weights)):
+            raise ValueError(f"the weights of the steps must rise; they are {weights}")
+        return self
+
+
+def plan_of(text: str, defaults: CanarySpec) -> CanarySpec:
+    """A plan from percentages, everything else as the configuration has it.
+
+    Args:
+        text: For example ``5,25,50``.
+        defaults: The section ``swap.canary``.
+
+    Raises:
+        ValueError: No percentages, or they do not rise.
+
+    Example:
+        >>> [step.weight for step in plan_of("5,25", CanarySpec()).steps]
+        [0.05, 0.25]
+    """
+    usual = defaults.steps[0] if defaults.steps else CanaryStep(weight=1)
+    try:
+        weights = [float(part) / 100 for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"{text!r}: give percentages, for example 5,25,50") from None
+    steps = [{**usual.model_dump(), "weight": weight} for weight in weights]
+    return CanarySpec.model_validate({**defaults.model_dump(), "steps": steps})
