@@ -221,6 +221,7 @@ class FakeLearning:
         self.looks = 0  # how many have ended
         self.found = None  # what the next looks find, or a function of the views
         self.nudged = asyncio.Event()
+        self.rollouts = None  # from the canary's begin to what both models did
 
     async def transfer(self, task, from_model, to_model):
         if self.error:
@@ -245,6 +246,11 @@ class FakeLearning:
             raise self.error
         found = self.found(self.views) if callable(self.found) else self.found
         return found or Look((), ())
+
+    async def rollout(self, task, active, candidate, since_s):
+        if self.error:
+            raise self.error
+        return self.rollouts(since_s)
 
     async def nudge(self):
         self.nudged.set()

@@ -116,7 +116,8 @@ async def test_a_swap_is_asked_for_with_its_options_and_waited_for(client, contr
         "tasks/chat/swap", json=body, headers={"Idempotency-Key": "my-swap-1"}
     )
     assert answer.json()["asked"] == "wait"
-    options = {"bake_s": 1, "strategy": "sleep", "compatibility": "warn", "requested_by": "admin"}
+    options = {"bake_s": 1, "strategy": "sleep", "compatibility": "warn", "canary": None}
+    options["requested_by"] = "admin"
     assert controller.calls == [
         ("swap", ("chat", "b", "my-swap-1"), options),
         ("wait", ("s1", 5, "switched"), {}),

@@ -1,0 +1,205 @@
+"""A candidate gets a share, is compared with the active model, and goes on or goes back."""
+
+import asyncio
+
+import numpy as np
+import pytest
+
+from hotswap_ray.core.errors import EngineUnavailable, IllegalTransition, InvalidRequest
+from hotswap_ray.core.guardrails import Seen
+from hotswap_ray.core.rollout import CanarySpec, plan_of
+from tests.unit.world import World, make_config, quick_polls
+
+PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.1}, {"weight": 0.5}]}
+
+
+def seen(number, failures=0, at_s=2e9, latency_ms=10.0):
+    success = np.ones(number)
+    success[:failures] = 0
+    none = np.full(number, np.nan)
+    return Seen(success, np.full(number, latency_ms), none, none, np.full(number, at_s))
+
+
+@pytest.fixture
+async def world(tmp_path, monkeypatch):
+    quick_polls(monkeypatch)
+    made = World(tmp_path, make_config(canary=PLAN))
+    made.learning.rollouts = lambda since_s: (seen(200), seen(40))
+    await made.start()
+    return made
+
+
+async def until(condition):
+    async with asyncio.timeout(10):
+        while not condition():  # noqa: ASYNC110 - other tasks change it
+            await asyncio.sleep(0.002)
+
+
+def canary(world, record):
+    return dict(world.controller._runner._swaps[record["swap_id"]].facts.get("canary", {}))
+
+
+async def begin(world, **options):
+    record = await world.controller.swap("t", "b", **options)
+    await until(lambda: "checks" in canary(world, record))
+    return record
+
+
+async def test_a_good_candidate_takes_every_step_and_then_the_task(world):
+    weights = []
+    table = world.controller._publisher
+
+    async def watch():
+        while True:
+            split = table.table.routes["t"].split
+            if split and (not weights or weights[-1] != split.weight):
+                weights.append(split.weight)
+            await asyncio.sleep(0)
+
+    watching = asyncio.create_task(watch())
+    record = await world.controller.swap("t", "b")
+    ended = await world.controller.wait(record["swap_id"], 10)
+    watching.cancel()
+    assert (ended["phase"], world.model_of("t")) == ("succeeded", "b")
+    assert weights == [0.0, 0.1, 0.5]
+    assert world.table.routes["t"].split is None
+
+
+async def test_a_candidate_that_is_worse_is_out_and_says_why(world):
+    world.learning.rollouts = lambda since_s: (seen(900), seen(60, failures=20))
+    record = await world.controller.swap("t", "b")
+    ended = await world.controller.wait(record["swap_id"], 10)
+    assert ended["phase"] == "failed"
+    assert "b at 10%: error_rate: failures 0.333 against 0.000" in ended["error"]
+    assert world.model_of("t") == "a"
+    assert world.table.routes["t"].split is None
+    assert world.nothing_is_left_of("b")
+
+
+async def test_a_dry_run_only_reports(world):
+    world.learning.rollouts = lambda since_s: (seen(900), seen(60, failures=20))
+    world.controller._config = make_config(canary={**PLAN, "dry_run": True})
+    world.controller._actions._canary._config = world.controller._config
+    record = await world.controller.swap("t", "b")
+    ended = await world.controller.wait(record["swap_id"], 10)
+    assert ended["phase"] == "succeeded"
+    assert ended["facts"]["canary"]["checks"][0]["result"] == "failed"
+
+
+async def test_a_paused_canary_keeps_its_share_until_it_is_resumed(world):
+    world.learning.rollouts = lambda since_s: (seen(5), seen(1))
+    record = await begin(world)
+    await world.controller.signal(record["swap_id"], "pause")
+    world.learning.rollouts = lambda since_s: (seen(200), seen(40))
+    assert (await world.controller.wait(record["swap_id"], 0.3))["facts"]["paused"] == "by operator"
+    assert world.table.routes["t"].split.weight == 0.1
+    await world.controller.signal(record["swap_id"], "resume")
+    assert (await world.controller.wait(record["swap_id"], 10))["phase"] == "succeeded"
+
+
+@pytest.mark.parametrize(("event", "model"), [("promote", "b"), ("abort", "a")])
+async def test_an_operator_may_end_a_canary_either_way(world, event, model):
+    world.learning.rollouts = lambda since_s: (seen(5), seen(1))
+    record = await begin(world)
+    await world.controller.signal(record["swap_id"], event)
+    await world.controller.wait(record["swap_id"], 10)
+    assert world.model_of("t") == model
+    assert world.table.routes["t"].split is None
+
+
+@pytest.mark.parametrize("choice", ["pause", "abort"])
+async def test_too_little_traffic_is_a_result_and_no_endless_wait(world, choice):
+    world.learning.rollouts = lambda since_s: (seen(5), seen(3))
+    config = make_config(canary={**PLAN, "max_step_s": 1, "on_inconclusive": choice})
+    world.controller._actions._canary._config = config
+    record = await begin(world)
+    world.clock.now_s += 10
+    if choice == "abort":
+        ended = await world.controller.wait(record["swap_id"], 10)
+        assert "inconclusive after 10 s" in ended["error"]
+    else:
+        swaps = world.controller._runner._swaps
+        await until(lambda: swaps[record["swap_id"]].facts.get("paused"))
+        said = swaps[record["swap_id"]].facts["paused"]
+        assert "3 requests of the candidate and 5 of the active model, 20 are needed" in said
+        await world.controller.signal(record["swap_id"], "abort")
+    assert world.model_of("t") == "a"
+
+
+async def test_what_cannot_be_measured_rolls_nothing_back(world):
+    world.learning.error = None
+    broken = EngineUnavailable("the learning actor restarts")
+
+    def rollouts(since_s):
+        raise broken
+
+    world.learning.rollouts = rollouts
+    record = await begin(world)
+    assert canary(world, record)["checks"][0]["result"] == "error"
+    assert world.table.routes["t"].split.weight == 0.1
+    world.learning.rollouts = lambda since_s: (seen(200), seen(40))
+    assert (await world.controller.wait(record["swap_id"], 10))["phase"] == "succeeded"
+
+
+async def test_both_models_failing_keeps_the_active_one(world):
+    """Nobody is proven worse: the step is not passed on that account, nor is anybody out."""
+    world.learning.rollouts = lambda since_s: (seen(200, 150), seen(40, 32))
+    record = await begin(world)
+    assert canary(world, record)["checks"][0]["result"] == "inconclusive"
+    assert world.model_of("t") == "a"
+    await world.controller.signal(record["swap_id"], "abort")
+
+
+async def test_a_second_rollout_of_a_task_is_refused_and_pause_is_for_canaries(world):
+    world.learning.rollouts = lambda since_s: (seen(5), seen(1))
+    record = await begin(world)
+    with pytest.raises(Exception, match="is canary; promote it, roll it back or abort it first"):
+        await world.controller.swap("t", "c")
+    await world.controller.signal(record["swap_id"], "promote")
+    await world.controller.wait(record["swap_id"], 10)
+    with pytest.raises(IllegalTransition):
+        await world.controller.signal(record["swap_id"], "pause")
+
+
+async def test_a_restart_goes_on_in_the_step_it_was_in(world):
+    counts = {"step": 0}
+
+    def rollouts(since_s):
+        # The second step is never passed by this controller.
+        return seen(200), seen(40, at_s=2e9 if counts["step"] < 1 else 0.0)
+
+    world.learning.rollouts = rollouts
+    record = await begin(world)
+    await until(lambda: canary(world, record).get("step") == 1)
+    counts["step"] = 1
+    await until(lambda: world.table.routes["t"].split is not None)
+    split = world.table.routes["t"].split
+    world.learning.rollouts = lambda since_s: (seen(200), seen(40))
+    first = world.controller
+    for task in asyncio.all_tasks():
+        if task.get_name() == f"swap:{record['swap_id']}":
+            task.cancel()
+    await world.start()
+    assert world.controller is not first
+    ended = await world.controller.wait(record["swap_id"], 10)
+    assert ended["phase"] == "succeeded"
+    assert split.salt == record["swap_id"]
+
+
+def test_a_plan_is_percentages_that_rise():
+    assert [s.weight for s in plan_of("5,25,50", CanarySpec()).steps] == [0.05, 0.25, 0.5]
+    for text in ("50,25", "5,5", "0", "5,x", "120", ""):
+        with pytest.raises(ValueError):
+            plan_of(text, CanarySpec())
+
+
+async def test_a_plan_that_falls_is_refused_at_once(world):
+    with pytest.raises(InvalidRequest, match="must rise"):
+        await world.controller.swap("t", "b", canary="50,25")
+
+
+async def test_a_swap_may_bring_its_own_plan(world):
+    record = await world.controller.swap("t", "b", canary="100")
+    ended = await world.controller.wait(record["swap_id"], 10)
+    assert [step["weight"] for step in ended["facts"]["plan"]["steps"]] == [1.0]
+    assert ended["phase"] == "succeeded"
