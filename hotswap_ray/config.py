@@ -30,6 +30,7 @@ from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.rollout import CanarySpec
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 from hotswap_ray.core.strict import Name, Strict
+from hotswap_ray.core.webhook_spec import WebhookSpec
 from hotswap_ray.engines.base import BUILT_IN, load_engine_class
 
 
@@ -216,6 +217,9 @@ class Config(Strict):
     autoswap: AutoswapSpec = Field(
         default_factory=lambda: AutoswapSpec(),
         description="How tasks get their models by themselves; a task may override each.",
+    )
+    webhooks: tuple[WebhookSpec, ...] = Field(
+        (), description="Servers that are told of the phases of swaps."
     )
     store: StoreConfig = Field(default_factory=lambda: StoreConfig())
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())

@@ -21,7 +21,7 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.validation import validate
 from hotswap_ray.config import Config
-from hotswap_ray.core.compatibility import check_compatibility
+from hotswap_ray.core.compatibility import Report, check_compatibility
 from hotswap_ray.core.errors import (
     EngineTimeout,
     EngineUnavailable,
@@ -92,25 +92,15 @@ class SwapActions:
 
     async def checking(self, swap: Swap) -> Swap:
         """Compatibility, then room; waits a bounded time for room."""
-        task, spec = self._tasks[swap.task], self._pool.spec(swap.to_model)
-        report = check_compatibility(
-            task,
-            spec,
-            self._pool.specs.get(swap.from_model),
-            measured_memory_bytes=self._pool.measured_bytes.get(spec.id, 0),
-        )
-        strict = swap.facts.get("compatibility", self._config.swap.compatibility) == "strict"
-        if not report.accepts(strict):
-            refusing = report.gaps if strict else report.errors
-            raise Incompatible(
-                f"{spec.id} may not replace {swap.from_model} for {task.id}: "
-                + "; ".join(str(gap) for gap in refusing)
-            )
+        spec = self._pool.spec(swap.to_model)
+        report, refusal = self.compatibility(swap)
+        if refusal is not None:
+            raise refusal
         if report.gaps:
             swap = swap.with_facts(warnings=[str(gap) for gap in report.gaps])
         deadline = time.monotonic() + self._config.swap.load_wait_s
         while True:
-            strategy, why = await self._strategy(swap)
+            strategy, why = await self.strategy(swap)
             if strategy is not None:
                 # Saved before anything is loaded: after a crash it could not be told.
                 swap = swap.with_facts(loaded_here=not self._pool.is_ready(spec.id))
@@ -120,7 +110,25 @@ class SwapActions:
                 raise InsufficientResources(f"no room for {spec.id}: {why}", 30.0)
             await asyncio.sleep(POLL_S)
 
-    async def _strategy(self, swap: Swap) -> tuple[Strategy | None, str]:
+    def compatibility(self, swap: Swap) -> tuple[Report, Incompatible | None]:
+        """What the candidate lacks, and the refusal that it comes to."""
+        task, spec = self._tasks[swap.task], self._pool.spec(swap.to_model)
+        report = check_compatibility(
+            task,
+            spec,
+            self._pool.specs.get(swap.from_model),
+            measured_memory_bytes=self._pool.measured_bytes.get(spec.id, 0),
+        )
+        strict = swap.facts.get("compatibility", self._config.swap.compatibility) == "strict"
+        if report.accepts(strict):
+            return report, None
+        refusing = "; ".join(map(str, report.gaps if strict else report.errors))
+        return report, Incompatible(
+            f"{spec.id} may not replace {swap.from_model} for {task.id}: {refusing}"
+        )
+
+    async def strategy(self, swap: Swap) -> tuple[Strategy | None, str]:
+        """How the candidate gets its room, or ``None``, and why."""
         wanted = swap.facts.get("strategy") or self._config.swap.strategy
         return await self._way(swap, swap.to_model, swap.from_model, wanted)
 

@@ -26,9 +26,11 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.swap_learning import SwapLearning
+from hotswap_ray.actors.swap_plan import SwapPlan
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.actors.task_views import TaskViews
+from hotswap_ray.actors.webhooks import Webhooks
 from hotswap_ray.config import Config
 from hotswap_ray.config_checks import parse_model
 from hotswap_ray.core.autoswap_spec import Mode
@@ -93,10 +95,15 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
                 lambda swap: self._runner.note(swap),
             ),
         )
-        self._runner = SwapRunner(store, self._actions, clock, self._swap_ended)
+        webhooks = Webhooks(config.webhooks, store, clock)
+        self._runner = SwapRunner(store, self._actions, webhooks, clock, self._swap_ended)
         self._on_swap_end = on_swap_end
         self._requests = SwapRequests(
             config, store, self._pool, self._publisher, self._runner, clock
+        )
+        self._plan = SwapPlan(
+            *(config, fleet, self._pool, self._requests, self._runner),
+            *(self._actions, self._learning),
         )
         self._recovery = Recovery(
             config, store, self._pool, self._publisher, self._runner, self._tasks, clock
@@ -166,6 +173,8 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
         compatibility: str | None = None,
         canary: str | None = None,
         requested_by: str = "operator",
+        if_match: str | None = None,
+        dry_run: bool = False,
     ) -> dict[str, Any]:
         """Ask for a swap; returns its record at once, ``wait`` follows it.
 
@@ -179,15 +188,19 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
             canary: Percentages of the conversations, for example ``5,25``; overrides
                 ``swap.canary.steps``.
             requested_by: Who asks, for the record.
+            if_match: Etag of the task's latest swap as the caller saw it.
+            dry_run: Change nothing; see ``SwapPlan.plan`` for what is returned instead.
 
         Raises:
             NotFound: Unknown task or model.
+            PreconditionFailed: The task's latest swap is not as ``if_match`` says.
             InvalidRequest: An option that does not exist or is out of range.
             Conflict: Another swap of the task is open, the model serves it already, or the
                 model is being loaded or unloaded by somebody else.
         """
         await self.start()
-        return await self._requests.swap(
+        ask = self._plan.plan if dry_run else self._requests.swap
+        return await ask(
             task,
             model,
             swap_id,
@@ -196,9 +209,31 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
             compatibility=compatibility,
             canary=canary,
             requested_by=requested_by,
+            if_match=if_match,
         )
 
-    async def rollback(self, task: str, swap_id: str | None = None) -> dict[str, Any]:
+    async def retry(self, swap_id: str, attempt: int | None = None) -> dict[str, Any]:
+        """Try a swap again that failed or was rolled back: a new one with the same settings.
+
+        Args:
+            swap_id: The old one.
+            attempt: Which retry it is, 1 and up; asking again with it changes nothing. Without
+                one: the retry that is open or succeeded, else the next.
+
+        Returns:
+            The record of the new swap; its id is the old one's and ``-r<attempt>``.
+
+        Raises:
+            NotFound: Unknown swap, or its model is gone.
+            IllegalTransition: It is open, succeeded, or was a rollback.
+            Conflict: As for ``swap``.
+        """
+        await self.start()
+        return await self._requests.retry(swap_id, attempt)
+
+    async def rollback(
+        self, task: str, swap_id: str | None = None, if_match: str | None = None
+    ) -> dict[str, Any]:
         """Give a task back to the model it had before.
 
         An open swap is rolled back, or aborted before its switch. Otherwise the last swap
@@ -207,16 +242,20 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
         Raises:
             NotFound: Unknown task.
             NothingToRollBack: The task never changed its model, or went back already.
+            PreconditionFailed: The task's latest swap is not as ``if_match`` says.
         """
         await self.start()
-        return await self._requests.rollback(task, swap_id)
+        return await self._requests.rollback(task, swap_id, if_match=if_match)
 
-    async def signal(self, swap_id: str, event: str) -> dict[str, Any]:
+    async def signal(
+        self, swap_id: str, event: str, if_match: str | None = None
+    ) -> dict[str, Any]:
         """An operator's event for an open swap, as ``abort``. See ``SwapRunner.signal``."""
         await self.start()
         if event not in OPERATOR_EVENTS:
             raise InvalidRequest(f"event {event!r}: expected one of {', '.join(OPERATOR_EVENTS)}")
-        return (await self._runner.signal(swap_id, Event(event))).to_doc()
+        swap = await self._runner.signal(swap_id, Event(event), if_match=if_match)
+        return swap.to_doc()
 
     async def wait(self, swap_id: str, timeout_s: float, until: str = "end") -> dict[str, Any]:
         """The record of a swap once it has ended or switched. See ``SwapRunner.wait``."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import re
 import uuid
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from typing import Any
 
 from pydantic import ValidationError
@@ -16,11 +18,23 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config, SwapConfig
 from hotswap_ray.config_checks import problems
-from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, NothingToRollBack
+from hotswap_ray.core.errors import (
+    Conflict,
+    IllegalTransition,
+    InvalidRequest,
+    NotFound,
+    NothingToRollBack,
+)
+from hotswap_ray.core.precondition import require
 from hotswap_ray.core.rollout import CanarySpec, plan_of
 from hotswap_ray.core.strict import NAME_PATTERN
 from hotswap_ray.core.swap import Event, Phase, Swap, may
 from hotswap_ray.store import Store
+
+SETTINGS = ("strategy", "compatibility", "plan")
+"""Facts that were asked for, and not measured."""
+AGAIN = (Phase.FAILED, Phase.ROLLED_BACK)
+MOST_CHARS = 63
 
 
 class SwapRequests:
@@ -62,10 +76,36 @@ class SwapRequests:
         compatibility: str | None = None,
         canary: str | None = None,
         requested_by: str = "operator",
+        if_match: str | None = None,
     ) -> dict[str, Any]:
         """See ``SwapController.swap``."""
+        facts = self.settings(swap_id, bake_s, strategy, compatibility, canary)
+        return await self._begin(task, model, swap_id, bake_s, facts, requested_by, if_match)
+
+    def settings(
+        self,
+        swap_id: str | None,
+        bake_s: float | None,
+        strategy: str | None,
+        compatibility: str | None,
+        canary: str | None,
+    ) -> dict[str, Any]:
+        """What is asked for, as facts of a swap. Raises ``InvalidRequest``."""
         check_request(swap_id, bake_s, strategy, compatibility)
         plan = None if canary is None else _plan(canary, self._config.swap.canary)
+        said = zip(SETTINGS, (strategy, compatibility, plan), strict=True)
+        return {key: value for key, value in said if value}
+
+    async def _begin(
+        self,
+        task: str,
+        model: str,
+        swap_id: str | None,
+        bake_s: float | None,
+        facts: dict[str, Any],
+        requested_by: str,
+        if_match: str | None = None,
+    ) -> dict[str, Any]:
         if swap_id is not None and (same := await self._same(swap_id)):
             if (same["task"], same["to_model"]) != (task, model):
                 raise Conflict(
@@ -73,25 +113,48 @@ class SwapRequests:
                     "give this one another id"
                 )
             return same
-        current = self._publisher.route(task).model
-        self._pool.spec(model)
+        latest = await self._runner.latest(task)
+        # From here until the swap is known to the runner nothing else can happen.
+        swap = self.draft(task, model, swap_id, bake_s, facts, requested_by)
+        for other in self._runner.open():
+            if (other.task, other.swap_id, other.to_model) == (task, swap_id, model):
+                return other.to_doc()  # asked for twice at the same time
+        require(latest, if_match, task)
+        if refusal := self.refusal(task, model):
+            raise refusal
+        await self._runner.begin(swap)
+        return swap.to_doc()
+
+    def refusal(self, task: str, model: str) -> Conflict | None:
+        """Why a task cannot get a model just now, if it cannot."""
         for other in self._runner.open():
             if other.task == task:
-                if other.swap_id == swap_id and other.to_model == model:
-                    return other.to_doc()  # asked for twice at the same time
-                raise Conflict(
+                return Conflict(
                     f"swap {other.swap_id} of task {task!r} is {other.phase}; promote it, roll "
                     "it back or abort it first",
                     5.0,
                 )
-        if model == current:
-            raise Conflict(f"model {model!r} serves task {task!r} already")
+        if model == self._publisher.route(task).model:
+            return Conflict(f"model {model!r} serves task {task!r} already")
         if busy := self._pool.busy(model):
-            raise Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
+            return Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
+        return None
+
+    def draft(
+        self,
+        task: str,
+        model: str,
+        swap_id: str | None,
+        bake_s: float | None,
+        facts: dict[str, Any],
+        requested_by: str,
+    ) -> Swap:
+        """The record of a swap that begins now. Raises ``NotFound``."""
+        current = self._publisher.route(task).model
+        self._pool.spec(model)
         source = self._pool.generations.get(current)
-        overrides = {"strategy": strategy, "compatibility": compatibility, "plan": plan}
         now_s = self._clock()
-        swap = Swap(
+        return Swap(
             swap_id=swap_id or f"swap-{uuid.uuid4().hex[:12]}",
             task=task,
             from_model=current,
@@ -101,27 +164,52 @@ class SwapRequests:
             requested_at_s=now_s,
             updated_at_s=now_s,
             bake_s=self._config.swap.bake_s if bake_s is None else bake_s,
-            facts={key: value for key, value in overrides.items() if value},
+            facts=facts,
         )
-        await self._runner.begin(swap)
-        return swap.to_doc()
+
+    async def retry(
+        self, swap_id: str, attempt: int | None = None, requested_by: str = "operator"
+    ) -> dict[str, Any]:
+        """See ``SwapController.retry``."""
+        old = await self._runner.find(swap_id)
+        if old.phase not in AGAIN or "undoes" in old.facts:
+            raise IllegalTransition(
+                f"swap {swap_id} is {old.phase}; only one that failed or was rolled back can be "
+                "tried again, and no rollback"
+            )
+        for number in count(1) if attempt is None else (attempt,):
+            again_id = retry_id(old, number)
+            same = await self._same(again_id)
+            if same and (attempt is not None or same["phase"] not in AGAIN):
+                return same
+            if same is None:
+                break
+        facts = {key: old.facts[key] for key in SETTINGS if key in old.facts}
+        facts["retries"] = old.swap_id
+        return await self._begin(old.task, old.to_model, again_id, old.bake_s, facts, requested_by)
 
     async def rollback(
-        self, task: str, swap_id: str | None = None, requested_by: str = "operator"
+        self,
+        task: str,
+        swap_id: str | None = None,
+        requested_by: str = "operator",
+        if_match: str | None = None,
     ) -> dict[str, Any]:
         """See ``SwapController.rollback``."""
         check_request(swap_id)
         if swap_id is not None and (same := await self._same(swap_id)):
             return same
-        current = self._publisher.route(task).model
+        self._publisher.route(task)  # raises where there is no such task
+        docs = await asyncio.to_thread(self._store.load_swaps, task)
+        require(await self._runner.latest(task), if_match, task)
         for swap in self._runner.open():
             if swap.task == task:
                 event = Event.ROLLBACK if may(swap.phase, Event.ROLLBACK) else Event.ABORT
                 signalled = await self._runner.signal(
-                    swap.swap_id, event, swap_id or "", requested_by
+                    swap.swap_id, event, swap_id or "", requested_by, if_match
                 )
                 return signalled.to_doc()
-        docs = await asyncio.to_thread(self._store.load_swaps, task)
+        current = self._publisher.route(task).model
         ended = [Swap.from_doc(doc) for doc in docs]
         for swap in ended:
             if swap_id is not None and swap.facts.get("undo_id") == swap_id:
@@ -160,6 +248,25 @@ class SwapRequests:
             return (await self._runner.find(swap_id)).to_doc()
         except NotFound:
             return None
+
+
+def retry_id(old: Swap, number: int) -> str:
+    """The id of the n-th retry of a swap, and of its retries.
+
+    Example:
+        >>> retry_id(Swap("s1", "t", "a", 1, "b"), 1)
+        's1-r1'
+        >>> retry_id(Swap("s1-r1", "t", "a", 1, "b", facts={"retries": "s1"}), 2)
+        's1-r2'
+    """
+    if number < 1:
+        raise InvalidRequest("attempt must be 1 or more")
+    root = re.sub(r"-r\d+$", "", old.swap_id) if "retries" in old.facts else old.swap_id
+    end = f"-r{number}"
+    if len(root) + len(end) > MOST_CHARS:
+        digest = hashlib.sha256(root.encode()).hexdigest()[:8]
+        root = f"{root[: MOST_CHARS - 16]}-{digest}"
+    return root + end
 
 
 def _plan(text: str, defaults: CanarySpec) -> dict[str, Any]:

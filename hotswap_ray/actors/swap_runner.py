@@ -9,7 +9,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from hotswap_ray.actors.swap_actions import SwapActions
-from hotswap_ray.core.errors import Conflict, HotswapError, IllegalTransition, NotFound, StoreError
+from hotswap_ray.actors.webhooks import Webhooks
+from hotswap_ray.core.errors import (
+    Conflict,
+    HotswapError,
+    IllegalTransition,
+    NotFound,
+    StoreError,
+    SwapError,
+)
+from hotswap_ray.core.precondition import matches, mismatch, require
 from hotswap_ray.core.swap import SWITCHED, Event, Phase, Swap, advance, may
 from hotswap_ray.store import Store
 
@@ -25,6 +34,7 @@ class SwapRunner:
     Args:
         store: Where every phase is saved before it is entered.
         actions: What is done in each phase.
+        webhooks: Told of each phase, before and after.
         clock: Unix seconds.
         on_end: Sees each swap that has ended; metrics are made there.
     """
@@ -33,15 +43,18 @@ class SwapRunner:
         self,
         store: Store,
         actions: SwapActions,
+        webhooks: Webhooks,
         clock: Callable[[], float],
         on_end: Callable[[Swap], None] = lambda swap: None,
     ) -> None:
         self.last_error = ""
         self._store = store
         self._actions = actions
+        self._webhooks = webhooks
         self._clock = clock
         self._on_end = on_end
         self._swaps: dict[str, Swap] = {}
+        self._latest: dict[str, Swap] = {}
         self._signals: dict[str, asyncio.Queue[_Said]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
@@ -61,19 +74,25 @@ class SwapRunner:
             await self._save(swap, news=True)
         except BaseException:
             self._forget(swap)
+            self._latest.pop(swap.task, None)
             raise
         self.resume(swap)
+
+    async def latest(self, task: str) -> Swap | None:
+        """The newest swap of a task as it is at this moment; nothing is awaited after a look."""
+        if task not in self._latest:
+            for doc in await asyncio.to_thread(self._store.load_swaps, task, False, 1):
+                self._latest.setdefault(task, Swap.from_doc(doc))
+        return self._latest.get(task)
 
     def note(self, swap: Swap) -> None:
         """Know more facts of an open swap, for who looks at it or ends its phase."""
         if swap.swap_id in self._swaps:
-            self._swaps[swap.swap_id] = swap
-            self._changed.set()
-            self._changed = asyncio.Event()
+            self._know(swap)
 
     def adopt(self, swap: Swap) -> None:
         """Know an open swap; ``resume`` runs it."""
-        self._swaps[swap.swap_id] = swap
+        self._know(swap)
         self._signals[swap.swap_id] = asyncio.Queue()
 
     def resume(self, swap: Swap) -> None:
@@ -102,7 +121,12 @@ class SwapRunner:
         return Swap.from_doc(doc)
 
     async def signal(
-        self, swap_id: str, event: Event, undo_id: str = "", by: str = "operator"
+        self,
+        swap_id: str,
+        event: Event,
+        undo_id: str = "",
+        by: str = "operator",
+        if_match: str | None = None,
     ) -> Swap:
         """An operator's ``abort``, ``promote`` or ``rollback``.
 
@@ -111,19 +135,23 @@ class SwapRunner:
             event: The operator's event.
             undo_id: Id of the request to roll back, kept so that asking again is harmless.
             by: Who speaks.
+            if_match: Etag of the record that the operator saw; it still holds when the event
+                is acted upon, or nothing is done.
 
         Returns:
             The record in the phase that the event led to, saved.
 
         Raises:
             NotFound: Unknown swap.
+            PreconditionFailed: It is not as ``if_match`` says; nothing changed.
             IllegalTransition: Not possible in its phase; nothing changed.
         """
         swap = await self.find(swap_id)
+        require(swap, if_match)
         advance(swap, event, self._clock())  # raises, with what is possible instead
         if swap_id not in self._signals:
             raise Conflict(f"swap {swap_id} waits for its task and models to be configured again")
-        said = _Said(event, undo_id, by, asyncio.get_running_loop().create_future())
+        said = _Said(event, undo_id, by, asyncio.get_running_loop().create_future(), if_match)
         self._signals[swap_id].put_nowait(said)
         return await said.answer
 
@@ -159,6 +187,7 @@ class SwapRunner:
                 news = swap.phase is not entered or swap.error != error_before
                 news = news or step.event in STAYING
                 await self._save_until_done(swap, news)
+                self._webhooks.after(entered, swap)
             if step.said is not None:
                 step.said.accept(swap)
             stayed = swap.phase is entered and step.event not in STAYING
@@ -190,10 +219,10 @@ class SwapRunner:
             event = said.event
             if event is Event.ABORT and swap.phase is Phase.SWITCHING:
                 event = Event.FAILED  # accepted a moment ago, and nothing is committed yet
-            if may(swap.phase, event):
+            if may(swap.phase, event) and matches(swap, said.if_match):
                 return said.step(swap, event)
             said.refuse(swap)
-        action = asyncio.ensure_future(self._actions.action(swap.phase)(swap))
+        action = asyncio.ensure_future(self._act(swap))
         while True:
             signal = asyncio.ensure_future(signals.get())
             await asyncio.wait({action, signal}, return_when=asyncio.FIRST_COMPLETED)
@@ -203,11 +232,16 @@ class SwapRunner:
                 signal.cancel()
                 return self._result(swap, action)
             said = signal.result()
-            if may(swap.phase, said.event):
+            seen = self._swaps[swap.swap_id]  # an action may have noted more
+            if may(swap.phase, said.event) and matches(seen, said.if_match):
                 action.cancel()
                 await asyncio.wait({action})
                 return said.step(self._swaps[swap.swap_id], said.event)
-            said.refuse(swap)
+            said.refuse(seen)
+
+    async def _act(self, swap: Swap) -> Swap:
+        await self._webhooks.before(swap)
+        return await self._actions.action(swap.phase)(swap)
 
     def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> _Step:
         try:
@@ -240,7 +274,10 @@ class SwapRunner:
 
     async def _save(self, swap: Swap, news: bool) -> None:
         await asyncio.to_thread(self._write, swap, news)
-        self._swaps[swap.swap_id] = swap
+        self._know(swap)
+
+    def _know(self, swap: Swap) -> None:
+        self._swaps[swap.swap_id] = self._latest[swap.task] = swap
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -273,6 +310,7 @@ class _Said:
     undo_id: str
     by: str
     answer: asyncio.Future[Swap]
+    if_match: str | None = None
 
     def step(self, swap: Swap, event: Event) -> _Step:
         """The turn that this event ends."""
@@ -291,10 +329,14 @@ class _Said:
 
     def refuse(self, swap: Swap) -> None:
         """The phase changed before it could happen."""
-        if not self.answer.done():
-            self.answer.set_exception(
-                IllegalTransition(f"swap {swap.swap_id} is {swap.phase} by now; not {self.event}")
+        if self.answer.done():
+            return
+        error: SwapError = mismatch(swap)
+        if matches(swap, self.if_match):
+            error = IllegalTransition(
+                f"swap {swap.swap_id} is {swap.phase} by now; not {self.event}"
             )
+        self.answer.set_exception(error)
 
 
 def clip(text: str, limit_bytes: int = 300) -> str:

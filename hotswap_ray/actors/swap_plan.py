@@ -1,0 +1,141 @@
+"""What a swap would do, looked up and changed by nothing: the dry run."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from hotswap_ray.actors.fleet import Fleet, room_of
+from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.swap_actions import SwapActions
+from hotswap_ray.actors.swap_learning import SwapLearning
+from hotswap_ray.actors.swap_requests import SwapRequests
+from hotswap_ray.actors.swap_runner import SwapRunner
+from hotswap_ray.config import Config
+from hotswap_ray.core.errors import (
+    HotswapError,
+    InsufficientResources,
+    NotFound,
+    PreconditionFailed,
+)
+from hotswap_ray.core.precondition import require
+from hotswap_ray.core.strategy import Room
+
+
+class SwapPlan:
+    """Answers what would come of a request for a swap, by the code that would act on it.
+
+    Args:
+        config: Defaults of a swap.
+        fleet: The cluster, for the room it has.
+        pool: Models.
+        requests: What would refuse it.
+        runner: Swaps that there are.
+        actions: What it would do.
+        learning: What is predicted.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        fleet: Fleet,
+        pool: ModelPool,
+        requests: SwapRequests,
+        runner: SwapRunner,
+        actions: SwapActions,
+        learning: SwapLearning,
+    ) -> None:
+        self._config = config
+        self._fleet = fleet
+        self._pool = pool
+        self._requests = requests
+        self._runner = runner
+        self._actions = actions
+        self._learning = learning
+
+    async def plan(
+        self,
+        task: str,
+        model: str,
+        swap_id: str | None = None,
+        *,
+        bake_s: float | None = None,
+        strategy: str | None = None,
+        compatibility: str | None = None,
+        canary: str | None = None,
+        requested_by: str = "operator",
+        if_match: str | None = None,
+    ) -> dict[str, Any]:
+        """What ``swap`` with the same arguments would do just now.
+
+        Returns:
+            ``accepted``, and under ``refusals`` each reason against it as ``code`` and
+            ``message``; ``exists``: a swap with this id is there, nothing new would begin;
+            ``gaps``; ``strategy`` (``None`` if there is no way) and its ``reason``; ``room`` as
+            ``need`` and ``free``; ``canary``, its steps; ``prediction`` and of it ``load_s``,
+            ``None`` where nothing says anything; ``bake_s``.
+
+        Raises:
+            NotFound: Unknown task or model.
+            InvalidRequest: An option that does not exist or is out of range.
+        """
+        facts = self._requests.settings(swap_id, bake_s, strategy, compatibility, canary)
+        draft = self._requests.draft(task, model, swap_id, bake_s, facts, requested_by)
+        refusals: list[HotswapError] = []
+        try:
+            require(await self._runner.latest(task), if_match, task)
+        except PreconditionFailed as error:
+            refusals.append(error)
+        if conflict := self._requests.refusal(task, model):
+            refusals.append(conflict)
+        report, incompatible = self._actions.compatibility(draft)
+        if incompatible:
+            refusals.append(incompatible)
+        way, why = await self._actions.strategy(draft)
+        if way is None:
+            refusals.append(InsufficientResources(f"no room for {model}: {why}", 30.0))
+        exists = swap_id is not None and await self._is_known(swap_id)
+        prediction = await self._prediction(task, model)
+        return {
+            "dry_run": True,
+            "accepted": exists or not refusals,
+            "refusals": [{"code": error.code, "message": str(error)} for error in refusals],
+            "exists": exists,
+            "task": task,
+            "from_model": draft.from_model,
+            "to_model": model,
+            "gaps": [str(gap) for gap in report.gaps],
+            "strategy": way,
+            "reason": why,
+            "room": {"need": _plain(self._need(model)), "free": _plain(await self._fleet.free())},
+            "canary": [step["weight"] for step in self._steps(facts)],
+            "prediction": prediction,
+            "load_s": prediction and prediction["load_s"],
+            "bake_s": draft.bake_s,
+        }
+
+    def _need(self, model: str) -> Room:
+        if self._pool.is_ready(model):
+            return Room()
+        return room_of(self._pool.spec(model), self._pool.measured_bytes.get(model, 0))
+
+    def _steps(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
+        plan = facts.get("plan") or self._config.swap.canary.model_dump()
+        return list(plan["steps"])
+
+    async def _is_known(self, swap_id: str) -> bool:
+        try:
+            await self._runner.find(swap_id)
+        except NotFound:
+            return False
+        return True
+
+    async def _prediction(self, task: str, model: str) -> dict[str, Any] | None:
+        try:
+            return await self._learning.predict(task, model)
+        except HotswapError:  # the learnings are away; a swap goes on without them too
+            return None
+
+
+def _plain(room: Room) -> dict[str, Any]:
+    return {**asdict(room), "accelerator_types": sorted(room.accelerator_types)}
