@@ -105,7 +105,7 @@ def known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
 
 def tables(options: Sequence[Option]) -> Iterator[str]:
     """One Markdown table for each top-level key, in the order of the file."""
-    for name, group in groupby(options, key=lambda option: option.path.partition(".")[0]):
+    for name, group in groupby(options, key=lambda row: row.path.partition(".")[0].strip("[]")):
         first, *rest = group
         yield table(f"`{name}`", first.description if rest else "", rest or [first])
 

@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Literal, TypeVar
 from urllib.parse import parse_qs
 
@@ -21,9 +22,11 @@ from hotswap_ray.core.errors import (
     MethodNotAllowed,
     NotFound,
 )
+from hotswap_ray.core.events import is_wanted
 from hotswap_ray.core.routes import unknown
 from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.web.openai_api import (
+    JSON,
     SSE,
     Receive,
     Scope,
@@ -31,7 +34,7 @@ from hotswap_ray.web.openai_api import (
     authorize,
     header,
     read_json,
-    send_json,
+    send_bytes,
 )
 
 QUICK_S = 30.0
@@ -66,6 +69,16 @@ class SwapRequest(RollbackRequest):
     until: Literal["switched", "end"] = Field(
         "switched", description="What wait_s waits for: the model serves, or the swap ended."
     )
+    dry_run: bool = Field(False, description="Say what would happen, and change nothing.")
+
+
+class RetryRequest(Strict):
+    """Body of ``POST swaps/{id}/retry``."""
+
+    attempt: int | None = Field(
+        None, ge=1, le=9999, description="Which retry; asking again with it changes nothing."
+    )
+    wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait until it serves.")
 
 
 class AdminApi:
@@ -97,6 +110,7 @@ class AdminApi:
             ("POST", f"tasks/{name}/swap", self._swap),
             ("POST", f"tasks/{name}/rollback", self._rollback),
             ("POST", f"swaps/{name}/(promote|abort|rollback|pause|resume)", self._signal),
+            ("POST", f"swaps/{name}/retry", self._retry),
         ]
         self._routes = [(method, re.compile(path), handler) for method, path, handler in routes]
 
@@ -128,7 +142,10 @@ class AdminApi:
             answer = await handler(scope, body, *names)
         except TimeoutError:
             raise EngineUnavailable("the controller did not answer in time", 5.0) from None
-        await send_json(send, 200, answer)
+        headers = [JSON]
+        if isinstance(answer, dict) and "etag" in answer:  # the record of a swap
+            headers.append((b"etag", b'"%s"' % answer["etag"].encode()))
+        await send_bytes(send, 200, orjson.dumps(answer), headers)
 
     def _allow(self, scope: Scope, methods: list[str]) -> None:
         if scope["method"] not in methods:
@@ -185,41 +202,53 @@ class AdminApi:
     async def _swap(self, scope: Scope, body: Any, task: str) -> Any:
         request = _parsed(SwapRequest, scope, body)
         options = request.model_dump(include={"bake_s", "strategy", "compatibility", "canary"})
-        record = await _quick(
-            self._controller.swap(
-                task, request.model, request.swap_id, **options, requested_by="admin"
-            )
-        )
+        options |= {"requested_by": "admin", **_condition(scope)}
+        ask = partial(self._controller.swap, task, request.model, request.swap_id, **options)
+        if request.dry_run:
+            return await _quick(ask(dry_run=True))
+        record = await _quick(ask())
         return await self._waited(record, request.wait_s, request.until)
 
     async def _rollback(self, scope: Scope, body: Any, task: str) -> Any:
         request = _parsed(RollbackRequest, scope, body)
-        record = await _quick(self._controller.rollback(task, request.swap_id))
+        condition = _condition(scope)
+        record = await _quick(self._controller.rollback(task, request.swap_id, **condition))
         return await self._waited(record, request.wait_s, "end")
 
     async def _waited(self, record: Any, wait_s: float, until: str) -> Any:
         return await self._controller.wait(record["swap_id"], wait_s, until) if wait_s else record
 
     async def _signal(self, scope: Scope, body: Any, swap_id: str, event: str) -> Any:
-        return await _quick(self._controller.signal(swap_id, event))
+        return await _quick(self._controller.signal(swap_id, event, **_condition(scope)))
+
+    async def _retry(self, scope: Scope, body: Any, swap_id: str) -> Any:
+        request = _parsed(RetryRequest, scope, body)
+        record = await _quick(self._controller.retry(swap_id, request.attempt))
+        return await self._waited(record, request.wait_s, "switched")
 
     async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Server-sent events from ``Last-Event-ID`` on, until the client leaves."""
-        last = {"after_id": header(scope, b"last-event-id") or _query(scope).get("after_id", "")}
+        """Server-sent events from ``Last-Event-ID`` on, until the client leaves.
+
+        The query may narrow them: ``kinds``, several with commas, and ``swap_id``.
+        """
+        query = _query(scope)
+        last = {"after_id": header(scope, b"last-event-id") or query.get("after_id", "")}
         after_id = _number(last, "after_id", 0, most=2**62)
+        kinds = [kind for kind in query.get("kinds", "").split(",") if kind]
+        swap_id = query.get("swap_id")
         await send({"type": "http.response.start", "status": 200, "headers": [*SSE]})
         gone = asyncio.ensure_future(_until_gone(receive))
         said_s = float("-inf")  # a first byte at once, so that the client sees it is connected
         try:
             while not gone.done():
-                parts = []
+                parts, pause_s = [], POLL_S
                 try:
                     for event in await _quick(self._controller.events(after_id)):
-                        after_id = event["id"]
-                        parts.append(_frame(event))
+                        after_id, pause_s = event["id"], 0.0  # there may be another page
+                        if is_wanted(event, kinds, swap_id):
+                            parts.append(_frame(event))
                 except (HotswapError, TimeoutError):
                     await asyncio.sleep(1)  # it is being restarted; the heartbeat goes on
-                pause_s = 0.0 if parts else POLL_S  # there may be more than one page
                 if not parts and time.monotonic() - said_s >= HEARTBEAT_S:
                     parts.append(b": still here\n\n")
                 if parts:
@@ -253,13 +282,19 @@ def _frame(event: dict[str, Any]) -> bytes:
 
 def _parsed(shape: type[Body], scope: Scope, body: dict[str, Any]) -> Body:
     """The body, with the swap id that may come as ``Idempotency-Key``."""
-    key = header(scope, b"idempotency-key")
+    key = header(scope, b"idempotency-key") if "swap_id" in shape.model_fields else None
     if key is not None and body.setdefault("swap_id", key) != key:
         raise InvalidRequest("swap_id and the Idempotency-Key header differ; send one of them")
     try:
         return shape.model_validate(body)
     except ValidationError as error:
         raise InvalidRequest(problems(error, shape)) from None
+
+
+def _condition(scope: Scope) -> dict[str, str]:
+    """The etag that the client saw, if it stated one."""
+    if_match = header(scope, b"if-match")
+    return {} if if_match is None else {"if_match": if_match}
 
 
 def _query(scope: Scope) -> dict[str, str]:
