@@ -1,0 +1,88 @@
+"""A rollout on real Ray under load: conversations keep their model, a bad candidate is out."""
+
+import threading
+import time
+from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from .conftest import wait_until
+
+pytestmark = pytest.mark.ray
+SESSIONS = 40
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+class Talk:
+    """Conversations that go on in threads; who answered each, and when."""
+
+    def __init__(self, system, task):
+        self._system = system
+        self._task = task
+        self._stop = threading.Event()
+        self.answers = defaultdict(list)
+        self.failed = []
+
+    def __enter__(self):
+        self._pool = ThreadPoolExecutor(8)
+        self._running = [self._pool.submit(self._run, n) for n in range(8)]
+        return self
+
+    def __exit__(self, *_):
+        self._stop.set()
+        for running in self._running:
+            running.result(60)
+
+    def _run(self, first):
+        number = first
+        while not self._stop.is_set():
+            session = f"{self._task}-{number % SESSIONS}"
+            number += 8
+            sent_s = time.time()
+            response = self._system.http.post(
+                "/v1/chat/completions",
+                json={
+                    "model": f"auto:{self._task}",
+                    "messages": [{"role": "user", "content": "x"}],
+                },
+                headers={"x-session-id": session},
+            )
+            if response.status_code != 200:
+                self.failed.append(response.text)
+                continue
+            model = response.headers["x-hotswap-model"]
+            self.answers[session].append((sent_s, model))
+
+
+def test_every_conversation_keeps_its_model_until_the_candidate_has_the_task(system):
+    system.load("rising")
+    with Talk(system, "beta") as talk:
+        record = system.controller("swap", "beta", "rising", canary="25,60")
+        ended = system.controller("wait", record["swap_id"], 40, timeout=60)
+        wait_until(lambda: all(talk.answers.values()), 30, "every conversation")
+    assert (ended["phase"], talk.failed) == ("succeeded", []), str(ended["facts"].get("canary"))+str(ended["facts"].get("paused"))
+    assert ended["facts"]["canary"]["step"] == 2
+    journal = system.controller("journal", record["swap_id"])
+    switched_s = next(row["at_s"] for row in journal if row["phase"] == "switching")
+    began_s = next(row["at_s"] for row in journal if row["phase"] == "canary")
+    moved = 0
+    for answers in talk.answers.values():
+        during = {model for sent_s, model in answers if began_s + 2 < sent_s < switched_s}
+        moved += len(during) > 1
+    assert moved == 0
+    before = [m for a in talk.answers.values() for s, m in a if began_s < s < switched_s]
+    assert 0.05 < before.count("rising") / len(before) < 0.7
+    system.controller("rollback", "beta")
+    wait_until(lambda: system.serves("beta") == "a", what="beta is given back")
+
+
+def test_a_candidate_that_fails_is_out_and_no_client_noticed(system):
+    system.load("shaky", failure_rate=0.4, seed=5)
+    with Talk(system, "delta") as talk:
+        record = system.controller("swap", "delta", "shaky", canary="30", compatibility="warn")
+        ended = system.controller("wait", record["swap_id"], 40, timeout=60)
+    assert ended["phase"] == "failed"
+    assert "shaky at 30%: error_rate" in ended["error"]
+    assert talk.failed == []
+    assert system.serves("delta") == "a"
