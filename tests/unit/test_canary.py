@@ -143,7 +143,7 @@ async def test_what_cannot_be_measured_rolls_nothing_back(world):
 
 async def test_both_models_failing_keeps_the_active_one(world):
     """Nobody is proven worse: the step is not passed on that account, nor is anybody out."""
-    world.learning.rollouts = lambda since_s: (seen(200, 150), seen(40, 32))
+    world.learning.rollouts = lambda since_s: (seen(200, 140), seen(40, 34))
     record = await begin(world)
     assert canary(world, record)["checks"][0]["result"] == "inconclusive"
     assert world.model_of("t") == "a"
