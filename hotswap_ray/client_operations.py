@@ -4,152 +4,24 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from hotswap_ray.client_link import LONGEST_S, ClusterLink
-from hotswap_ray.core.errors import EngineTimeout, SwapError
-from hotswap_ray.core.swap import SWITCHED, TERMINAL, Phase
+from hotswap_ray.client_events import Events
+from hotswap_ray.client_link import LONGEST_S
+from hotswap_ray.client_swaps import Swaps
+from hotswap_ray.core.errors import EngineTimeout
 from hotswap_ray.golden_set import read_golden_set
 
 POLL_S = 0.2
-WAIT_SLICE_S = 20.0
 BENCH_S = 0.5
 
 
-class Operations:
-    """Changes to a running hotswap_ray. Blocking; each is saved before it is done.
+class Operations(Swaps, Events):
+    """Changes to a running hotswap_ray. Blocking; each is saved before it is done."""
 
-    Args:
-        link: The connection to it.
-    """
-
-    def __init__(self, link: ClusterLink) -> None:
-        self._link = link
-
-    # --- swaps --------------------------------------------------------------------------
-
-    def force_swap(
-        self,
-        task: str,
-        model: str,
-        wait: bool = True,
-        *,
-        swap_id: str | None = None,
-        bake_s: float | None = None,
-        strategy: Literal["auto", "overlap", "sleep", "drain_first"] | None = None,
-        compatibility: Literal["strict", "warn"] | None = None,
-        canary: str | None = None,
-        until: Literal["switched", "end"] = "switched",
-        timeout_s: float = LONGEST_S,
-        requested_by: str = "python",
-    ) -> dict[str, Any]:
-        """Give a task another model, under load, without losing a request.
-
-        Args:
-            task: Task.
-            model: Model that shall serve it; it is loaded first if it is not.
-            wait: Return when ``until`` holds, else at once.
-            swap_id: The same id again is the same swap.
-            bake_s: Seconds the old model stays warm; the configuration's when ``None``.
-            strategy: How to make room; the configuration's when ``None``.
-            compatibility: ``warn`` accepts gaps; the configuration's when ``None``.
-            canary: Percentages of the conversations, as ``5,25``, on which the model proves
-                itself first; the configuration's steps when ``None``.
-            until: ``switched``: the model serves. ``end``: the old model is let go as well.
-            timeout_s: Longest wait.
-            requested_by: For the record.
-
-        Returns:
-            The swap's record: ``swap_id``, ``phase``, ``seconds``, ``facts`` and more.
-
-        Raises:
-            NotFound: Unknown task or model.
-            Conflict: Another swap of the task is open, or the model serves it already.
-            SwapError: It failed; a subclass says why. The old model serves on.
-            EngineTimeout: It has neither switched nor ended in time; it goes on.
-        """
-        record = self._link.controller(
-            "swap",
-            task,
-            model,
-            swap_id or f"swap-{uuid.uuid4().hex[:12]}",  # so that it can be asked again
-            bake_s=bake_s,
-            strategy=strategy,
-            compatibility=compatibility,
-            canary=canary,
-            requested_by=requested_by,
-        )
-        if not wait:
-            return dict(record)
-        record = self.wait(record["swap_id"], until, timeout_s)
-        if record["phase"] in ("failed", "rolled_back"):
-            raise _failure(record)
-        return record
-
-    def rollback(
-        self, task: str, wait: bool = True, *, timeout_s: float = LONGEST_S
-    ) -> dict[str, Any]:
-        """Give a task back to the model it had before; the swap's record.
-
-        Raises:
-            NotFound: Unknown task.
-            NothingToRollBack: It never changed, or went back already.
-        """
-        record = self._link.controller_once("rollback", task)
-        return self.wait(record["swap_id"], "end", timeout_s) if wait else dict(record)
-
-    def wait(
-        self,
-        swap_id: str,
-        until: Literal["switched", "end"] = "end",
-        timeout_s: float = LONGEST_S,
-    ) -> dict[str, Any]:
-        """The record of a swap once it has ended, or the candidate serves.
-
-        Raises:
-            NotFound: Unknown swap.
-            EngineTimeout: Not in time; the swap goes on.
-        """
-        deadline = time.monotonic() + timeout_s
-        while True:
-            slice_s = min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))
-            record: dict[str, Any] = self._link.controller("wait", swap_id, slice_s, until)
-            phase = Phase(record["phase"])
-            if phase in TERMINAL or (until == "switched" and phase in SWITCHED):
-                return record
-            if time.monotonic() >= deadline:
-                raise EngineTimeout(f"swap {swap_id} is still {phase} after {timeout_s:g} s")
-
-    def promote(self, swap_id: str) -> dict[str, Any]:
-        """Skip the rest of a canary, or of the bake time. Raises ``IllegalTransition``."""
-        return self._signal(swap_id, "promote")
-
-    def pause(self, swap_id: str) -> dict[str, Any]:
-        """Keep a canary at its share until it is resumed. Raises ``IllegalTransition``."""
-        return self._signal(swap_id, "pause")
-
-    def resume(self, swap_id: str) -> dict[str, Any]:
-        """Let a paused canary go on. Raises ``IllegalTransition``."""
-        return self._signal(swap_id, "resume")
-
-    def abort(self, swap_id: str) -> dict[str, Any]:
-        """Give a swap up before it switches. Raises ``IllegalTransition`` after it did."""
-        return self._signal(swap_id, "abort")
-
-    def rollback_swap(self, swap_id: str) -> dict[str, Any]:
-        """Take an open swap back after it switched. Raises ``IllegalTransition``."""
-        return self._signal(swap_id, "rollback")
-
-    def _signal(self, swap_id: str, event: str) -> dict[str, Any]:
-        record: dict[str, Any] = self._link.controller_once("signal", swap_id, event)
-        return record
-
-    def check_compatibility(self, task: str, model: str) -> dict[str, Any]:
-        """Whether a swap would be ``accepted``, and all ``gaps``; changes nothing."""
-        report: dict[str, Any] = self._link.controller("check", task, model)
-        return report
+    # --- decisions ----------------------------------------------------------------------
 
     def set_autoswap(self, task: str, mode: str) -> dict[str, Any]:
         """Set whether the arbiter decides about a task; it outlasts restarts.
@@ -293,22 +165,3 @@ class Operations:
                     + (f"; {status['last_error']}" if status["last_error"] else "")
                 )
             time.sleep(POLL_S)
-
-    def events(self, after_id: int = 0, poll_s: float = POLL_S) -> Iterator[dict[str, Any]]:
-        """Events after an id, then those that come, without end: ``id, kind, at_s, doc``."""
-        while True:
-            found = self._link.controller("events", after_id)
-            for event in found:
-                after_id = event["id"]
-                yield event
-            if not found:
-                time.sleep(poll_s)
-
-
-def _failure(record: Mapping[str, Any]) -> SwapError:
-    """The error a swap ended with; its record begins with the error's code."""
-    code, _, text = str(record["error"]).partition(": ")
-    kinds = {kind.code: kind for kind in SwapError.__subclasses__()}
-    return kinds.get(code, SwapError)(
-        f"swap {record['swap_id']} {record['phase']}: {text if code in kinds else record['error']}"
-    )

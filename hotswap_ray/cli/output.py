@@ -112,3 +112,32 @@ def swap_line(record: Mapping[str, Any]) -> str:
         f"{record['phase']} after {seconds:.2f} s"
     )
     return f"{line} ({record['error']})" if record["error"] else line
+
+
+def plan_text(plan: Mapping[str, Any]) -> str:
+    """A dry run in a few lines.
+
+    >>> print(plan_text({"task": "t", "from_model": "a", "to_model": "b", "accepted": False,
+    ...     "exists": False, "refusals": [{"code": "conflict", "message": "b is loading"}],
+    ...     "gaps": [], "strategy": "overlap", "reason": "both fit", "canary": [0.05],
+    ...     "load_s": {"low": 1.0, "mid": 2.0, "high": 3.0}, "bake_s": 300.0}))
+    t: a -> b would be refused; nothing was changed
+    refused: conflict: b is loading
+    strategy overlap: both fit
+    load 2 s (1 to 3); canary 5%; bake 300 s
+    """
+    would = "would be tried" if plan["accepted"] else "would be refused"
+    if plan["exists"]:
+        would = "is there already under this id"
+    lines = [
+        f"{plan['task']}: {plan['from_model']} -> {plan['to_model']} {would}; nothing was changed"
+    ]
+    lines += [f"refused: {row['code']}: {row['message']}" for row in plan["refusals"]]
+    lines += [f"gap: {gap}" for gap in plan["gaps"]]
+    if plan["strategy"]:
+        lines.append(f"strategy {plan['strategy']}: {plan['reason']}")
+    load = plan["load_s"]
+    load_text = f"{load['mid']:.3g} s ({load['low']:.3g} to {load['high']:.3g})" if load else "?"
+    canary = ", ".join(f"{weight * 100:.3g}%" for weight in plan["canary"])
+    lines.append(f"load {load_text}; canary {canary or 'none'}; bake {plan['bake_s']:g} s")
+    return "\n".join(lines)

@@ -12,10 +12,19 @@ from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 
 rollout = typer.Typer(
-    help="Promote, pause, resume, abort or roll back an open swap.", no_args_is_help=True
+    help="Promote, pause, resume, abort, roll back or retry a swap.", no_args_is_help=True
 )
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Task id.", show_default=False)]
 SwapId = Annotated[str, typer.Argument(metavar="SWAP_ID", help="Swap id.", show_default=False)]
+IfMatch = Annotated[
+    str | None,
+    typer.Option(
+        "--if-match",
+        metavar="ETAG",
+        help="Refuse if the swap is not as it was when you saw this etag.",
+        show_default=False,
+    ),
+]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
 
@@ -74,6 +83,10 @@ def swap(
         str | None,
         typer.Option("--swap-id", help="Asking again with it changes nothing.", show_default=False),
     ] = None,
+    if_match: IfMatch = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would happen, and change nothing.")
+    ] = False,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
@@ -91,20 +104,26 @@ def swap(
             canary=canary,
             until=until.value,
             requested_by="cli",
+            if_match=if_match,
+            dry_run=dry_run,
         )
-    _told(record, as_json)
+    if dry_run:
+        _would(record, as_json)
+    else:
+        _told(record, as_json)
 
 
 def rollback(
     task: Task,
     no_wait: NoWait = False,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Give a task back to the model it had before."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.rollback(task, wait=not no_wait), as_json)
+        _told(arbiter.rollback(task, wait=not no_wait, if_match=if_match), as_json)
 
 
 def history(
@@ -150,64 +169,102 @@ def history(
 @rollout.command()
 def promote(
     swap_id: SwapId,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Skip the rest of a canary, or end the bake time."""
     with output.arbiter(address, namespace) as arbiter:
-        arbiter.promote(swap_id)
+        arbiter.promote(swap_id, if_match)
         _told(arbiter.wait(swap_id), as_json)
 
 
 @rollout.command()
 def pause(
     swap_id: SwapId,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Keep a canary at its share until it is resumed."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.pause(swap_id), as_json)
+        _told(arbiter.pause(swap_id, if_match), as_json)
 
 
 @rollout.command()
 def resume(
     swap_id: SwapId,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Let a paused canary go on."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.resume(swap_id), as_json)
+        _told(arbiter.resume(swap_id, if_match), as_json)
 
 
 @rollout.command()
 def abort(
     swap_id: SwapId,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Give a swap up before it switches; its task keeps the model it has."""
     with output.arbiter(address, namespace) as arbiter:
-        arbiter.abort(swap_id)
+        arbiter.abort(swap_id, if_match)
         _told(arbiter.wait(swap_id), as_json)
 
 
 @rollout.command("rollback")
 def rollback_swap(
     swap_id: SwapId,
+    if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Take a swap back that has switched but not ended."""
     with output.arbiter(address, namespace) as arbiter:
-        arbiter.rollback_swap(swap_id)
+        arbiter.rollback_swap(swap_id, if_match)
         _told(arbiter.wait(swap_id), as_json)
+
+
+@rollout.command()
+def retry(
+    swap_id: SwapId,
+    attempt: Annotated[
+        int | None,
+        typer.Option(
+            "--attempt",
+            min=1,
+            max=9999,
+            help="Which retry; asking again with it changes nothing.",
+            show_default="the next",
+        ),
+    ] = None,
+    no_wait: NoWait = False,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Try a swap again that failed or was rolled back, with its settings."""
+    with output.arbiter(address, namespace) as arbiter:
+        _told(arbiter.retry(swap_id, wait=not no_wait, attempt=attempt), as_json)
+
+
+def _would(plan: dict[str, Any], as_json: bool) -> None:
+    """A dry run; exit code 1 where the swap would be refused."""
+    if as_json:
+        output.emit_json(plan)
+    else:
+        output.emit(output.plan_text(plan))
+    if not plan["accepted"]:
+        raise typer.Exit(1)
 
 
 def _told(record: dict[str, Any], as_json: bool) -> None:
@@ -222,6 +279,7 @@ def _one(record: dict[str, Any], as_json: bool) -> None:
         output.emit_json(record)
         return
     output.emit(output.swap_line(record))
+    output.emit(f"etag {record['etag']}")
     if record["strategy"]:
         output.emit(f"strategy {record['strategy']}: {record['reason']}")
     rows = [
