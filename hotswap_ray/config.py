@@ -28,6 +28,7 @@ from hotswap_ray.config_checks import (
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.rollout import CanarySpec
+from hotswap_ray.core.schedule_spec import ScheduleSpec
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.core.webhook_spec import WebhookSpec
@@ -227,11 +228,14 @@ class Config(Strict):
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
+    schedules: dict[str, ScheduleSpec] = Field(
+        default_factory=dict, description="Swaps at a time or again and again, by id."
+    )
         """Give each model and task its key as id, and the first task as default."""
         if not isinstance(data, Mapping):
             return data
         filled = dict(data)
-        for section in ("models", "tasks"):
+        for section in ("models", "tasks", "schedules"):
             if isinstance(entries := data.get(section), Mapping):
                 filled[section] = {
                     key: {"id": key, **value} if isinstance(value, Mapping) else value
@@ -243,7 +247,7 @@ class Config(Strict):
 
     @model_validator(mode="after")
     def _referenced(self) -> Config:
-        data = self.model_dump(include={"models", "tasks", "default_task"})
+        data = self.model_dump(include={"models", "tasks", "schedules", "default_task"})
         if found := list(references(data)):
             text = "; ".join(f"{config_yaml.dotted(path)}: {text}" for path, text in found)
             raise PydanticCustomError("references", "{text}", {"text": text})

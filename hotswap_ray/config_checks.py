@@ -26,7 +26,9 @@ Found = tuple[config_yaml.Path, str]
 def references(data: Mapping[str, Any]) -> Iterator[Found]:
     """Names that must exist elsewhere in the file; tolerates data that is malformed."""
     models, tasks = mapping(data.get("models")), mapping(data.get("tasks"))
-    for section, entries in (("models", models), ("tasks", tasks)):
+    schedules = mapping(data.get("schedules"))
+    sections = (("models", models), ("tasks", tasks), ("schedules", schedules))
+    for section, entries in sections:
         for key, entry in entries.items():
             if mapping(entry).get("id", key) != key:
                 yield (section, key, "id"), f"the key is the id; leave it out or write {key!r}"
@@ -46,6 +48,15 @@ def references(data: Mapping[str, Any]) -> Iterator[Found]:
                 )
         if names["fallback"] is not None and names["fallback"] == names["model"]:
             yield ("tasks", key, "fallback"), "is the task's own model; name another"
+    for key, schedule in schedules.items():
+        for number, swap in enumerate(_items(mapping(schedule).get("swaps"))):
+            for kind, there in (("task", tasks), ("model", models)):
+                name = mapping(swap).get(kind)
+                if isinstance(name, str) and name not in there:
+                    yield (
+                        ("schedules", key, "swaps", number, kind),
+                        f"no {kind} {name!r}{did_you_mean(name, there)}",
+                    )
     default = data.get("default_task")
     if isinstance(default, str) and default and default not in tasks:
         yield ("default_task",), f"no task {default!r}{did_you_mean(default, tasks)}"

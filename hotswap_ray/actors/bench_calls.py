@@ -9,10 +9,11 @@ from hotswap_ray.actors.autoswap_loop import Decides
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_run import Recorder
 from hotswap_ray.actors.canary import Observes
+from hotswap_ray.actors.schedule_calls import Measures
 from hotswap_ray.actors.swap_learning import Learning
 
 
-class Learnings(Learning, Recorder, Decides, Observes, Protocol):
+class Learnings(Learning, Recorder, Decides, Observes, Measures, Protocol):
     """All that the controller asks of the learning actor."""
 
 

@@ -80,6 +80,7 @@ class LearningActor(LearningQueries):
     ) -> None:
         self._store = store
         self._clock = clock
+        self._started_s = clock()
         self._half_life = half_life
         self._recent = RecentLatencies(recent_size)
         self._invalid = 0

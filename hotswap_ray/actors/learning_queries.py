@@ -26,6 +26,8 @@ UNSEEN = (Decision.SHADOW, Decision.BENCH, Decision.GOLDEN)
 
 
 ROLLOUT_ROWS = 50_000
+RATE_S = 60.0
+"""Stretch of time that the traffic is measured over."""
 
 
 class LearningQueries:
@@ -33,6 +35,7 @@ class LearningQueries:
 
     _store: Store
     _clock: Callable[[], float]
+    _started_s: float
     _half_life: float
     _recent: RecentLatencies
     _invalid: int
@@ -64,6 +67,13 @@ class LearningQueries:
         """
         p99_ms, seen = self._recent.p99(since_s, until_s, task)
         return {"p99_ms": p99_ms, "count": seen}
+
+    async def rates(self) -> dict[str, float]:
+        """Answers a second by task, over the last minute; nothing in the first minute."""
+        now_s = self._clock()
+        if now_s - self._started_s < RATE_S:
+            return {}  # what came before is not known
+        return {task: self._recent.rate(now_s, task, RATE_S) for task in self._learned.knowledge}
 
     async def rollout(
         self, task: str, active: str, candidate: str, since_s: float

@@ -206,7 +206,7 @@ class Scheduler:
                 if verdict.action == "start":
                     verdict, end = await self._begin(schedule, due_s, number)
                 if verdict.action == "wait":
-                    return await self._defer(schedule, due_s, verdict)
+                    return await self._defer(schedule, due_s, verdict, tell=OPEN not in ends)
                 if verdict.action == "expired":
                     end = f"expired: {verdict.text}"
             assert end is not None
@@ -256,13 +256,15 @@ class Scheduler:
         await self._save(schedule, replace(entry, ended=ended))
         return started, end
 
-    async def _defer(self, schedule: str, due_s: float, verdict: Verdict) -> float:
+    async def _defer(self, schedule: str, due_s: float, verdict: Verdict, tell: bool) -> float:
+        """Note that a run waits; Unix time to look again. For its own swaps it waits untold."""
         spec = self.find(schedule)
         before = self._waits.get(schedule)
-        self._waits[schedule] = (due_s, verdict)
-        if before is None or (before[0], before[1].reason) != (due_s, verdict.reason):
+        if tell and (before is None or (before[0], before[1].reason) != (due_s, verdict.reason)):
             fact = self._told("deferred", spec, due_s, reason=verdict.text)
             await asyncio.to_thread(self._store.add_event, "schedule", fact, self._clock())
+        if tell:
+            self._waits[schedule] = (due_s, verdict)
         # One second on, so that the deadline is behind us and the run expires.
         until_s = min(verdict.until_s, deadline(spec, due_s) + 1)
         if self._entries[schedule].due_s is None:  # the next run may take its place

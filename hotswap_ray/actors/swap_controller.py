@@ -25,6 +25,8 @@ from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import SwapActions
+from hotswap_ray.actors.schedule_calls import ScheduleCalls, ScheduledSwaps
+from hotswap_ray.actors.scheduler import Scheduler
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_plan import SwapPlan
 from hotswap_ray.actors.swap_requests import SwapRequests
@@ -43,7 +45,7 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
-class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
+class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -123,6 +125,9 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
         )
         self._loops: set[asyncio.Task[None]] = set()
 
+        self._scheduler = Scheduler(
+            store, clock, ScheduledSwaps(self._publisher, self._runner, self._requests, learning)
+        )
     # --- start and recovery -------------------------------------------------------------
 
     async def start(self) -> None:
@@ -135,13 +140,15 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls):
         await self._recovery.run()
         await self._load_modes()
         await self._decisions.load()
-        for loop in (self._autoswap.run(), self._bench.run_schedule()):
+        await self._scheduler.load(self._config.schedules)
+        for loop in (self._autoswap.run(), self._bench.run_schedule(), self._scheduler.run()):
             self._loops.add(asyncio.create_task(loop))
 
     def _swap_ended(self, swap: Swap) -> None:
         self._autoswap.ended(swap)
         self._on_swap_end(swap)
 
+        self._scheduler.wake()
     # --- for the ingress ----------------------------------------------------------------
 
     async def listen(self, replica: str, version: int) -> RouteTable:

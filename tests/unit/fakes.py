@@ -219,6 +219,7 @@ class FakeLearning:
         self.recorded = []
         self.views = None  # what the last look was about
         self.looks = 0  # how many have ended
+        self.traffic = {}  # requests a second by task
         self.found = None  # what the next looks find, or a function of the views
         self.nudged = asyncio.Event()
         self.rollouts = None  # from the canary's begin to what both models did
@@ -257,6 +258,11 @@ class FakeLearning:
 
     async def latency_p99(self, since_s, until_s):
         if self.error:
+    async def rates(self):
+        if self.error:
+            raise self.error
+        return self.traffic
+
             raise self.error
         return {"p99_ms": 12.0, "count": 40}
 

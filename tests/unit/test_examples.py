@@ -41,7 +41,7 @@ def options_by_line(text: str) -> dict[int, tuple[tuple[str, str], Option]]:
     for path, line in sorted(document.lines.items(), key=lambda item: item[1]):
         generic = [str(part) if isinstance(part, str) else "[]" for part in path]
         engine = ""
-        if len(path) > 1 and path[0] in ("models", "tasks"):
+        if len(path) > 1 and path[0] in ("models", "tasks", "schedules"):
             generic[1] = "<id>"
         if generic[:3] == ["models", "<id>", "options"] and len(path) > 3:
             engine = document.data["models"][path[1]]["engine"]
