@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from hotswap_ray.client_link import ClusterLink
+from hotswap_ray.client_link import LONGEST_S, ClusterLink
 from hotswap_ray.config_checks import problems
 from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.learnings import Complexity
@@ -161,6 +161,20 @@ class Analytics:
         """
         said: dict[str, Any] = self._link.controller("predict", task, model)
         return said
+
+    def probe(self, model: str) -> dict[str, Any]:
+        """Find out what a loaded model can do by asking it; once per load, then it is known.
+
+        Returns:
+            ``model, generation`` and ``probes``: rows of ``name, declared, supported`` (``None``
+            where it could not be measured) and ``detail``.
+
+        Raises:
+            NotFound: Unknown model.
+            Conflict: It is not loaded.
+        """
+        found: dict[str, Any] = self._link.controller("probe", model, timeout_s=LONGEST_S)
+        return found
 
     def calibration(self) -> dict[str, Any]:
         """Predictions of the latest swaps against what they came to.

@@ -128,6 +128,12 @@ class SwapConfig(Strict):
     validation_timeout_s: float = Field(
         60, ge=0.1, le=3600, description="Time to answer all golden prompts."
     )
+    probe: bool = Field(
+        True, description="Whether candidates are probed: required and declared capabilities."
+    )
+    probe_timeout_s: float = Field(
+        20, ge=0.1, le=3600, description="Time of all probes; what is not done is not measured."
+    )
     ack_timeout_s: float = Field(
         10, ge=0.1, le=300, description="Longest wait for the ingress to confirm a route table."
     )
@@ -222,15 +228,15 @@ class Config(Strict):
     webhooks: tuple[WebhookSpec, ...] = Field(
         (), description="Servers that are told of the phases of swaps."
     )
+    schedules: dict[str, ScheduleSpec] = Field(
+        default_factory=dict, description="Swaps at a time or again and again, by id."
+    )
     store: StoreConfig = Field(default_factory=lambda: StoreConfig())
     cluster: ClusterConfig = Field(default_factory=lambda: ClusterConfig())
 
     @model_validator(mode="before")
     @classmethod
     def _fill(cls, data: Any) -> Any:
-    schedules: dict[str, ScheduleSpec] = Field(
-        default_factory=dict, description="Swaps at a time or again and again, by id."
-    )
         """Give each model and task its key as id, and the first task as default."""
         if not isinstance(data, Mapping):
             return data

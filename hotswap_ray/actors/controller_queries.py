@@ -7,17 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.probe_calls import ProbeCalls
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.actors.task_views import TaskViews
 from hotswap_ray.config import Config
-from hotswap_ray.core.compatibility import check_compatibility
+from hotswap_ray.core.compatibility import Report, check_compatibility
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.store import Store
 
 
-class ControllerQueries:
+class ControllerQueries(ProbeCalls):
     """The half of ``SwapController`` that only looks."""
 
     _config: Config
@@ -43,7 +44,7 @@ class ControllerQueries:
         return await asyncio.to_thread(self._store.load_journal, swap_id)
 
     async def check(self, task: str, model: str) -> dict[str, Any]:
-        """Compatibility of a model with a task, without changing anything."""
+        """Compatibility of a model with a task, as declared and as probed before, if loaded."""
         await self.start()
         current = self._pool.specs.get(self._publisher.route(task).model)
         report = check_compatibility(
@@ -52,6 +53,7 @@ class ControllerQueries:
             current,
             measured_memory_bytes=self._pool.measured_bytes.get(model, 0),
         )
+        report = Report((*report.gaps, *(await self._probed(self._tasks[task], model)).gaps))
         strict = self._config.swap.compatibility == "strict"
         return {"accepted": report.accepts(strict), "gaps": [str(gap) for gap in report.gaps]}
 

@@ -123,6 +123,11 @@ class ModelReplica:
             self._memory_bytes(),
         )
 
+    async def frames(self, endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+        """All frames of a stream at once, for whoever looks at how a model streams."""
+        stream = self.stream(endpoint, body)
+        return b"".join([item if isinstance(item, bytes) else item[0] async for item in stream])
+
     async def sleep(self) -> int:
         """Give memory back; returns the memory that remains, in bytes."""
         if not self._asleep:

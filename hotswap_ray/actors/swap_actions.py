@@ -17,6 +17,8 @@ from hotswap_ray.actors.canary import Canary
 from hotswap_ray.actors.fleet import Fleet, room_of
 from hotswap_ray.actors.judge import Judging
 from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.probe_calls import verify
+from hotswap_ray.actors.probing import Probing
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.validation import validate
@@ -80,6 +82,7 @@ class SwapActions:
         self._open_swaps = open_swaps
         self._judge = judge
         self._canary = canary
+        self._probing = Probing(fleet, store, config.swap.probe_timeout_s)
 
     def action(self, phase: Phase) -> Callable[[Swap], Awaitable[Swap]]:
         """The method of an open phase; it has the phase's name."""
@@ -176,13 +179,17 @@ class SwapActions:
             await self._pool.unload(model, force=True)
 
     async def validating(self, swap: Swap) -> Swap:
-        """Ask the golden prompts and judge the answers, memory and time."""
+        """Ask the golden prompts, judge answers, memory and time; then probe what it can do."""
         generation = await self._pool.load(swap.to_model)  # it may have gone with the cluster
         limit_s = self._config.swap.validation_timeout_s
         swap = replace(swap, to_generation=generation.generation)
         record = partial(self._learning.record_golden, swap)
         task = self._tasks[swap.task]
         facts = await validate(self._fleet, task, generation, limit_s, self._judge, record)
+        if self._config.swap.probe:
+            strict = swap.facts.get("compatibility", self._config.swap.compatibility) == "strict"
+            old = swap.from_model
+            facts |= await verify(self._probing, self._pool, task, generation, old, strict)
         return swap.with_facts(**facts)
 
     async def transferring(self, swap: Swap) -> Swap:

@@ -22,6 +22,7 @@ from hotswap_ray.actors.decision_log import DecisionLog
 from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.judge import Judging
 from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.probing import Probing
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
 from hotswap_ray.actors.swap_actions import SwapActions
@@ -80,6 +81,7 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         if judge is None:
             limit_s = config.learning.check_timeout_s
             judge = judge_link.connect(config.cluster.namespace, limit_s).judge
+        self._probing = Probing(fleet, store, config.swap.probe_timeout_s)
         self._learning = SwapLearning(store, self._pool, learning, clock)
         self._actions = SwapActions(
             config,

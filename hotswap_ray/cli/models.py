@@ -13,7 +13,7 @@ from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 from hotswap_ray.cli.show import MODEL_COLUMNS, model_rows
 from hotswap_ray.core.errors import ConfigError
 
-app = typer.Typer(help="List, load, unload, sleep and wake models.", no_args_is_help=True)
+app = typer.Typer(help="List, load, unload, sleep, wake and probe models.", no_args_is_help=True)
 Model = Annotated[str, typer.Argument(metavar="MODEL", help="Model id.", show_default=False)]
 
 
@@ -87,6 +87,28 @@ def wake(
     """Wake a model that sleeps."""
     with output.arbiter(address, namespace) as arbiter:
         _told([arbiter.wake(model)], as_json)
+
+
+@app.command()
+def probe(
+    model: Model,
+    as_json: AsJson = False,
+    address: Address = None,
+    namespace: Namespace = NAMESPACE,
+) -> None:
+    """Find out what a loaded model can do by asking it; once per load, then it is known."""
+    with output.arbiter(address, namespace) as arbiter:
+        found = arbiter.probe(model)
+    if as_json:
+        output.emit_json(found)
+        return
+    columns = ("capability", "declared", "probed", "detail")
+    words = {True: "yes", False: "no", None: "not measured"}
+    rows = [
+        (row["name"], words[row["declared"]], words[row["supported"]], row["detail"])
+        for row in found["probes"]
+    ]
+    output.emit_table(f"{model}, generation {found['generation']}", columns, rows)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any] | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hotswap_ray.core.capabilities import canonicals
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 
 
@@ -12,10 +13,12 @@ class Gap:
     """One thing the candidate does not meet.
 
     Attributes:
-        what: ``capabilities``, ``context``, ``memory``, ``hardware`` or ``engine``.
+        what: ``capabilities``, ``context``, ``memory``, ``hardware``, ``engine``, or what was
+            probed (``core/probes.py``).
         needed: What the task, or the old model, gives.
         offered: What the candidate gives.
-        severity: ``error`` refuses the swap; ``warning`` refuses it in strict mode.
+        severity: ``error`` refuses the swap; ``warning`` refuses it in strict mode; ``note``
+            never does.
     """
 
     what: str
@@ -44,7 +47,12 @@ class Report:
         Args:
             strict: Warnings refuse too.
         """
-        return not (self.gaps if strict else self.errors)
+        return not self.refusing(strict)
+
+    def refusing(self, strict: bool) -> tuple[Gap, ...]:
+        """Gaps that refuse the swap; in ``strict`` mode warnings are among them."""
+        refuses = ("error", "warning") if strict else ("error",)
+        return tuple(gap for gap in self.gaps if gap.severity in refuses)
 
 
 def check_compatibility(
@@ -57,7 +65,8 @@ def check_compatibility(
     """Compare a candidate with what a task requires and what its current model offers.
 
     A hard requirement of the task gives an error. Less than the current model offers gives
-    a warning, since a client may have come to rely on it.
+    a warning, since a client may have come to rely on it. Capabilities are matched by
+    meaning: ``tool_use`` is ``tools`` (``core/capabilities.py``).
 
     Args:
         task: The task with its requirements.
@@ -73,8 +82,8 @@ def check_compatibility(
     """
     gaps: list[Gap] = []
     has = ", ".join(candidate.capabilities) or "none"
-    required = set(task.requirements.capabilities)
-    missing = sorted(required - set(candidate.capabilities))
+    required = canonicals(task.requirements.capabilities)
+    missing = sorted(required - canonicals(candidate.capabilities))
     if missing:
         gaps.append(Gap("capabilities", ", ".join(missing), has, "error"))
     if candidate.context_tokens < task.requirements.context_tokens:
@@ -111,9 +120,11 @@ def _hardware(task: TaskSpec, candidate: ModelSpec) -> list[Gap]:
     return [Gap("hardware", wanted, has, "error")]
 
 
-def _less_than_current(candidate: ModelSpec, current: ModelSpec, required: set[str]) -> list[Gap]:
+def _less_than_current(
+    candidate: ModelSpec, current: ModelSpec, required: frozenset[str]
+) -> list[Gap]:
     gaps = []
-    lost = sorted(set(current.capabilities) - set(candidate.capabilities) - required)
+    lost = sorted(canonicals(current.capabilities) - canonicals(candidate.capabilities) - required)
     if lost:
         gaps.append(
             Gap("capabilities", ", ".join(lost), ", ".join(candidate.capabilities), "warning")

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, ValidationError
 
+from hotswap_ray.core.capabilities import canonicals
 from hotswap_ray.core.errors import Incompatible, InvalidRequest
 from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec import ModelSpec
@@ -83,7 +84,7 @@ def meets(spec: ModelSpec, criteria: Criteria, measured: Measured) -> list[str]:
         ['latency 80 ms exceeds 50 ms']
     """
     lacks = []
-    missing = sorted(set(criteria.required_capabilities) - set(spec.capabilities))
+    missing = sorted(canonicals(criteria.required_capabilities) - canonicals(spec.capabilities))
     if missing:
         lacks.append(f"lacks capability {', '.join(missing)}")
     hardware = "gpu" if spec.resources.num_gpus > 0 else "cpu"

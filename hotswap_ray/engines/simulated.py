@@ -16,8 +16,10 @@ from itertools import count
 from random import Random
 from typing import Any, ClassVar, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
+from hotswap_ray.core.capabilities import canonicals
 from hotswap_ray.core.errors import (
     EngineError,
     EngineLoadFailed,
@@ -30,6 +32,9 @@ from hotswap_ray.core.types import Endpoint
 from hotswap_ray.engines.base import default_deployment_options, parse_options
 
 WRONG = "I do not know"
+Ability = Literal[
+    "chat", "completions", "context", "json", "reasoning", "stop", "stream_usage", "tools"
+]
 
 
 class SimulatedOptions(BaseModel):
@@ -65,6 +70,9 @@ class SimulatedOptions(BaseModel):
     )
     memory_bytes: int = Field(64 * 2**20, ge=1, le=2**50, description="Memory reported.")
     can_sleep: bool = Field(True, description="Whether sleep and wake are supported.")
+    lacks: tuple[Ability, ...] = Field(
+        (), description="Capabilities it does not have, whatever the model declares."
+    )
     fail_on_load: Literal["none", "raise", "hang", "exit"] = Field(
         "none", description="Loading raises, never ends, or kills the process."
     )
@@ -88,6 +96,14 @@ class SimulatedEngine:
         self._slots: AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(capacity) if capacity else nullcontext()
         )
+        self._has = (canonicals(spec.capabilities) | {"stop", "stream_usage", "context"}) - set(
+            self._options.lacks
+        )
+        self._refused = {
+            endpoint
+            for endpoint, name in (("chat/completions", "chat"), ("completions", "completions"))
+            if name in self._options.lacks
+        }
         self.in_flight = 0
         """Requests being worked on now."""
         self._fixed = (
@@ -132,7 +148,13 @@ class SimulatedEngine:
         if endpoint == "completions":
             choice["text"] = "".join(pieces)
         else:
-            choice["message"] = {"role": "assistant", "content": "".join(pieces)}
+            message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
+            if "reasoning" in self._has:
+                message["reasoning_content"] = "simulated thought"
+            if "tools" in self._has and body.get("tools"):
+                message |= {"content": None, "tool_calls": [_call(body["tools"][0])]}
+                choice["finish_reason"] = "tool_calls"
+            choice["message"] = message
         return {**self._head(endpoint, chunk=False), "choices": [choice], "usage": usage}
 
     async def stream(
@@ -159,6 +181,8 @@ class SimulatedEngine:
                 else:
                     choice["delta"] = {"role": "assistant", "content": piece}
                 yield {**head, "choices": [choice]}
+            if "stream_usage" not in self._has:
+                usage = dict.fromkeys(usage, 0)
             yield {**head, "choices": [], "usage": usage}
 
     async def sleep(self) -> None:
@@ -233,6 +257,10 @@ class SimulatedEngine:
         if not isinstance(limit, int) or limit < 1:
             raise InvalidRequest(f"max_tokens must be a positive integer, not {limit!r}")
         tokens_in = len(prompt) // 4 + 1
+        if endpoint in self._refused:
+            raise InvalidRequest(f"{self._spec.id} does not take {endpoint}")
+        if "context" not in self._has:  # as servers that cut a prompt without a word
+            tokens_in = min(tokens_in, self._spec.context_tokens // 2)
         room = self._spec.context_tokens - tokens_in
         if room < 1:
             raise InvalidRequest(
@@ -241,6 +269,10 @@ class SimulatedEngine:
             )
         text = self._fixed if self._fixed is not None else self._answer(prompt)
         pieces, finish = _cut(text, self._options.tokens, min(limit, room))
+        if "json" in self._has and body.get("response_format"):
+            pieces, finish = (orjson.dumps({"answer": text}).decode(),), "stop"
+        if "stop" in self._has and body.get("stop"):
+            pieces, finish = _stopped(pieces, finish, body["stop"])
         usage = {
             "prompt_tokens": tokens_in,
             "completion_tokens": len(pieces),
@@ -266,6 +298,25 @@ def _cut(text: str, tokens: int | None, limit: int) -> tuple[tuple[str, ...], st
     pieces = [words[index % len(words)] for index in range(min(wanted, limit))]
     spaced = (piece if index == 0 else f" {piece}" for index, piece in enumerate(pieces))
     return tuple(spaced), "stop" if wanted <= limit else "length"
+
+
+def _stopped(
+    pieces: tuple[str, ...], finish: str, stop: str | list[str]
+) -> tuple[tuple[str, ...], str]:
+    """The answer up to the first stop sequence, which is not part of it."""
+    text = "".join(pieces)
+    ends = [text.find(word) for word in ([stop] if isinstance(stop, str) else stop) if word]
+    end = min((at for at in ends if at >= 0), default=-1)
+    return (pieces, finish) if end < 0 else ((text[:end],), "stop")
+
+
+def _call(tool: dict[str, Any]) -> dict[str, Any]:
+    """A call of a tool with a value for each argument."""
+    function = tool["function"]
+    names = function.get("parameters", {}).get("properties", {})
+    given = orjson.dumps(dict.fromkeys(names, "simulated")).decode()
+    called = {"name": function["name"], "arguments": given}
+    return {"id": "call-simulated", "type": "function", "function": called}
 
 
 def _prompt(endpoint: Endpoint, body: dict[str, Any]) -> str:

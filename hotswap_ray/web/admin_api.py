@@ -106,6 +106,7 @@ class AdminApi:
             ("POST", f"tasks/{name}/autoswap", self._autoswap),
             ("GET", "swaps", self._swaps),
             ("GET", f"swaps/{name}", self._swap_record),
+            ("GET", f"models/{name}/probes", self._probes),
             ("POST", f"models/{name}/(load|unload|sleep|wake)", self._change_model),
             ("POST", f"tasks/{name}/swap", self._swap),
             ("POST", f"tasks/{name}/rollback", self._rollback),
@@ -189,6 +190,9 @@ class AdminApi:
     async def _swap_record(self, scope: Scope, body: Any, swap_id: str) -> Any:
         record = await _quick(self._controller.wait(swap_id, 0))
         return {**record, "journal": await _quick(self._controller.journal(swap_id))}
+
+    async def _probes(self, scope: Scope, body: Any, model: str) -> Any:
+        return await self._controller.probe(model)  # as long as swap.probe_timeout_s
 
     async def _change_model(self, scope: Scope, body: Any, model: str, action: str) -> Any:
         if action == "load" and body:

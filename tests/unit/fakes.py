@@ -182,6 +182,8 @@ class FakeFleet:
         choice = {"text": script.answer}
         if endpoint == "chat/completions":
             choice = {"message": {"content": script.answer}}
+        if method == "frames":
+            return b'data: {"choices": [], "usage": {"prompt_tokens": 1}}\n\ndata: [DONE]\n\n'
         return orjson.dumps({"choices": [choice]}), 1, 1, script.memory
 
     async def free(self):
@@ -217,9 +219,9 @@ class FakeLearning:
         self.seen = None  # what models then do
         self.asked_since_s = None
         self.recorded = []
+        self.traffic = {}  # requests a second by task
         self.views = None  # what the last look was about
         self.looks = 0  # how many have ended
-        self.traffic = {}  # requests a second by task
         self.found = None  # what the next looks find, or a function of the views
         self.nudged = asyncio.Event()
         self.rollouts = None  # from the canary's begin to what both models did
@@ -256,13 +258,13 @@ class FakeLearning:
     async def nudge(self):
         self.nudged.set()
 
-    async def latency_p99(self, since_s, until_s):
-        if self.error:
     async def rates(self):
         if self.error:
             raise self.error
         return self.traffic
 
+    async def latency_p99(self, since_s, until_s):
+        if self.error:
             raise self.error
         return {"p99_ms": 12.0, "count": 40}
 
