@@ -13,6 +13,7 @@ from hotswap_ray.core.swap import SWITCHED, TERMINAL, Phase
 
 POLL_S = 0.2
 AWAY_S = 1.0
+PAGE = 100
 
 
 class Events:
@@ -75,7 +76,7 @@ class Events:
             try:
                 # Asked before the events, so that the last ones are among them.
                 over = swap_id is not None and self._is_over(swap_id, until)
-                found = self._link.controller("events", after_id)
+                found = self._link.controller("events", after_id, PAGE)
             except (EngineUnavailable, StoreError):
                 if deadline is None or time.monotonic() >= deadline:
                     raise
@@ -87,9 +88,11 @@ class Events:
                     yield event
             if deadline is not None and time.monotonic() >= deadline:
                 return
+            if len(found) == PAGE:
+                continue
+            if over:
+                return
             if not found:
-                if over:
-                    return
                 time.sleep(poll_s)
 
     def _is_over(self, swap_id: str, until: str | None) -> bool:

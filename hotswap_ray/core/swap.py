@@ -211,7 +211,8 @@ def advance(swap: Swap, event: Event, now_s: float, error: str = "") -> Swap:
         )
     spent = max(0.0, now_s - swap.updated_at_s) if swap.updated_at_s else 0.0
     seconds = dict(swap.seconds)
-    seconds[swap.phase] = round(seconds.get(swap.phase, 0.0) + spent, 4)
+    key = swap.phase.value  # JSON takes plain texts as keys
+    seconds[key] = round(seconds.get(key, 0.0) + spent, 4)
     return replace(
         swap,
         phase=moves[event],

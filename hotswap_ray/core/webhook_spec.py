@@ -59,7 +59,7 @@ class WebhookSpec(Strict):
             if when not in ("", "before", "after") or phase not in set(Phase):
                 raise ValueError(
                     f"event {event!r} is no phase, before:PHASE or after:PHASE"
-                    f"{did_you_mean(phase, [*Phase])}"
+                    f"{did_you_mean(phase, [known.value for known in Phase])}"
                 )
             if when == "before" and Phase(phase) in TERMINAL:
                 raise ValueError(f"nothing is done in {phase}; use after:{phase}")

@@ -158,12 +158,13 @@ def test_validate_says_ok_or_every_problem_with_its_line(tmp_path):
 def test_a_swap_passes_its_options_on(arbiter):
     done = invoke(
         "swap", "chat", "b", "--strategy", "sleep", "--bake-s", "5", "--warn", "--no-wait",
-        "--swap-id", "s", "--until", "end", "--canary", "5,25",
+        "--swap-id", "s", "--until", "end", "--canary", "5,25", "--if-match", "e",
     )  # fmt: skip
     assert (done.exit_code, done.stdout) == (0, "s: chat a -> b succeeded after 1.00 s\n")
     options = {
         "wait": False, "swap_id": "s", "bake_s": 5.0, "strategy": "sleep",
         "compatibility": "warn", "canary": "5,25", "until": "end", "requested_by": "cli",
+        "if_match": "e", "dry_run": False,
     }  # fmt: skip
     assert arbiter.calls == [("force_swap", ("chat", "b"), options)]
 
