@@ -50,6 +50,7 @@ class Row(NamedTuple):
     body_models: list[str]
     streamed: bool
     detail: str | None
+    session: str | None = None
 
     @property
     def ms(self) -> float:

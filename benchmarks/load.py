@@ -34,6 +34,8 @@ class Spec:
         min_requests: Go on until this many were answered.
         timeout_s: A request without an end by then counts as hung.
         headers: More request headers.
+        conversation: Requests after which a connection begins a conversation with another
+            ``x-session-id``; 0 sends none.
     """
 
     port: int
@@ -44,6 +46,7 @@ class Spec:
     min_requests: int = 0
     timeout_s: float = 30.0
     headers: dict[str, str] = field(default_factory=dict)
+    conversation: int = 0
 
 
 class Connection(asyncio.Protocol):
@@ -123,7 +126,7 @@ def verdict(ended: bool, head: bytes, body: bytes, streamed: bool) -> str:
 
 
 async def run(spec: Spec) -> list[list]:
-    """Send until the end; a row per request: start, first byte, end, kind, models, streamed."""
+    """Send until the end; a row per request: start, first byte, end, kind, models and more."""
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     if spec.duration_s is None:
@@ -152,6 +155,10 @@ async def run(spec: Spec) -> list[list]:
             if connection.transport is None or connection.transport.is_closing():
                 _, connection = await loop.create_connection(Connection, "127.0.0.1", spec.port)
             request, streamed = requests[turn % len(requests)]
+            session = None
+            if spec.conversation:
+                session = f"{number}-{turn // spec.conversation}"
+                request = request.replace(b"\r\n", f"\r\nx-session-id: {session}\r\n".encode(), 1)
             turn += 1
             started = time.monotonic()
             done = connection.send(request)
@@ -176,6 +183,7 @@ async def run(spec: Spec) -> list[list]:
                     sorted(named),
                     streamed,
                     None if kind == "ok" else (connection.head + connection.body)[:300].decode(),
+                    session,
                 ]
             )
 
