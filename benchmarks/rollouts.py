@@ -6,8 +6,8 @@ models that answered it.
 
     python benchmarks/rollouts.py [--rounds 4]
 
-Keys: ``rollouts, requests, failed, hung, truncated``; ``split_conversations`` (conversations that
-two models answered between a canary's begin and its end); ``reaction_s`` (from the first failed request of
+Keys: ``rollouts, requests, failed, hung, truncated``; ``split_conversations`` (conversations
+that two models answered between a canary's begin and its end); ``reaction_s`` (from the first failed request of
 a bad candidate to its last request: the slowest of its rollouts) and
 ``bad_share`` (share of all requests of its test that a bad candidate got, median).
 """
@@ -132,6 +132,7 @@ def main() -> None:
             )
             drive(operator, args.rounds)
             rows = load.rows()
+            divided = split_conversations(rows, operator)
     kinds = {
         kind: sum(row.kind == kind for row in rows) for kind in ("failed", "hung", "truncated")
     }
