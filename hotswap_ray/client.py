@@ -21,6 +21,7 @@ from typing import Any, Self
 from hotswap_ray.client_analytics import Analytics
 from hotswap_ray.client_link import connect
 from hotswap_ray.client_operations import Operations
+from hotswap_ray.client_schedules import Schedules
 from hotswap_ray.core.criteria import Pick, parse_criteria, pick
 from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.routes import unknown
@@ -57,7 +58,7 @@ class TaskResult:
     decision: str
 
 
-class Arbiter(Analytics, Operations):
+class Arbiter(Analytics, Operations, Schedules):
     """A handle on a running hotswap_ray. Blocking; safe to share between threads.
 
     Every method raises the errors of ``hotswap_ray.core.errors``, wherever they occurred.

@@ -6,7 +6,18 @@ import sys
 
 import typer
 
-from hotswap_ray.cli import bench, decisions, learnings, models, predict, replay, serve, show, swaps
+from hotswap_ray.cli import (
+    bench,
+    decisions,
+    learnings,
+    models,
+    predict,
+    replay,
+    schedule,
+    serve,
+    show,
+    swaps,
+)
 from hotswap_ray.core.errors import HotswapError
 
 app = typer.Typer(
@@ -32,6 +43,7 @@ app.command("swaps")(swaps.history)
 app.add_typer(models.app, name="models")
 app.add_typer(swaps.rollout, name="rollout")
 app.add_typer(learnings.app, name="learnings")
+app.add_typer(schedule.app, name="schedule")
 
 
 def main() -> None:

@@ -36,6 +36,7 @@ from hotswap_ray.web.openai_api import (
     read_json,
     send_bytes,
 )
+from hotswap_ray.web.schedule_api import ScheduleApi
 
 QUICK_S = 30.0
 POLL_S = 0.3
@@ -81,7 +82,7 @@ class RetryRequest(Strict):
     wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait until it serves.")
 
 
-class AdminApi:
+class AdminApi(ScheduleApi):
     """ASGI application for operators; the caller turns its errors into answers.
 
     Args:
@@ -112,6 +113,7 @@ class AdminApi:
             ("POST", f"tasks/{name}/rollback", self._rollback),
             ("POST", f"swaps/{name}/(promote|abort|rollback|pause|resume)", self._signal),
             ("POST", f"swaps/{name}/retry", self._retry),
+            *self._schedule_routes(),
         ]
         self._routes = [(method, re.compile(path), handler) for method, path, handler in routes]
 
@@ -135,9 +137,10 @@ class AdminApi:
         if not found:
             raise NotFound(f"no /admin/{path}; GET /admin/status is where to begin")
         self._allow(scope, [method for method, _, _ in found])
-        method, handler, names = found[0]
+        method = scope["method"]
+        handler, names = next((h, names) for m, h, names in found if m == method)
         body: dict[str, Any] = {}
-        if method == "POST":
+        if method in ("POST", "PUT"):
             body = await read_json(receive, self._config.max_body_bytes, optional=True)
         try:
             answer = await handler(scope, body, *names)

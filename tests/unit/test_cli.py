@@ -116,7 +116,7 @@ def test_every_command_and_option_stands_in_the_page(words):
 
 
 def test_the_page_names_no_command_that_is_gone():
-    titles = re.findall(r"^## `hotswap ([a-z ]+?)(?: [A-Z\[].*)?`", PAGE.read_text(), re.MULTILINE)
+    titles = re.findall(r"^## `hotswap ([a-z -]+?)(?: [A-Z\[].*)?`", PAGE.read_text(), re.MULTILINE)
     assert sorted(titles) == sorted(" ".join(words) for words in COMMANDS)
 
 
