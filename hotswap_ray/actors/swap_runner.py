@@ -6,24 +6,20 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hotswap_ray.actors.swap_actions import SwapActions
+from hotswap_ray.actors.swap_signals import STAYING, Said, Step, clip
 from hotswap_ray.actors.webhooks import Webhooks
 from hotswap_ray.core.errors import (
     Conflict,
     HotswapError,
-    IllegalTransition,
     NotFound,
     StoreError,
-    SwapError,
 )
-from hotswap_ray.core.precondition import matches, mismatch, require
+from hotswap_ray.core.precondition import matches, require
 from hotswap_ray.core.swap import SWITCHED, Event, Phase, Swap, advance, may
 from hotswap_ray.store import Store
 
-STAYING = (Event.PAUSE, Event.RESUME)
-"""Events that change how a phase is acted upon, and not the phase."""
 RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
 log = logging.getLogger("hotswap.swaps")
 
@@ -55,7 +51,7 @@ class SwapRunner:
         self._on_end = on_end
         self._swaps: dict[str, Swap] = {}
         self._latest: dict[str, Swap] = {}
-        self._signals: dict[str, asyncio.Queue[_Said]] = {}
+        self._signals: dict[str, asyncio.Queue[Said]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Event()
 
@@ -151,7 +147,7 @@ class SwapRunner:
         advance(swap, event, self._clock())  # raises, with what is possible instead
         if swap_id not in self._signals:
             raise Conflict(f"swap {swap_id} waits for its task and models to be configured again")
-        said = _Said(event, undo_id, by, asyncio.get_running_loop().create_future(), if_match)
+        said = Said(event, undo_id, by, asyncio.get_running_loop().create_future(), if_match)
         self._signals[swap_id].put_nowait(said)
         return await said.answer
 
@@ -211,7 +207,7 @@ class SwapRunner:
                 await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
                 attempt += 1
 
-    async def _step(self, swap: Swap) -> _Step:
+    async def _step(self, swap: Swap) -> Step:
         """Do the phase's action, unless an operator's event ends it first."""
         signals = self._signals[swap.swap_id]
         while not signals.empty():
@@ -243,21 +239,21 @@ class SwapRunner:
         await self._webhooks.before(swap)
         return await self._actions.action(swap.phase)(swap)
 
-    def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> _Step:
+    def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> Step:
         try:
-            return _Step(action.result(), Event.DONE)
+            return Step(action.result(), Event.DONE)
         except StoreError as error:
             # Says nothing about the models: the same action again when the store is back.
             self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
             log.error(self.last_error)
-            return _Step(swap, None)
+            return Step(swap, None)
         except HotswapError as error:
-            return _Step(swap, Event.FAILED, clip(f"{error.code}: {error}"))
+            return Step(swap, Event.FAILED, clip(f"{error.code}: {error}"))
         except (Exception, asyncio.CancelledError) as error:
             # The controller's border: recorded, and the table decides.
             log.exception("swap %s failed in %s", swap.swap_id, swap.phase)
             self.last_error = clip(f"{type(error).__name__}: {error}")
-            return _Step(swap, Event.FAILED, self.last_error)
+            return Step(swap, Event.FAILED, self.last_error)
 
     async def _save_until_done(self, swap: Swap, news: bool) -> None:
         """A phase is not entered before it is saved; traffic goes on while the store refuses."""
@@ -290,60 +286,3 @@ class SwapRunner:
             self._store.save_swap(swap.to_doc())
             if news:
                 self._store.add_event("swap", fact, self._clock())
-
-
-@dataclass(frozen=True, slots=True)
-class _Step:
-    """What came of one turn in a phase; without an event the phase is repeated."""
-
-    swap: Swap
-    event: Event | None
-    error: str = ""
-    said: _Said | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Said:
-    """An operator's event on its way, and the answer that waits for it."""
-
-    event: Event
-    undo_id: str
-    by: str
-    answer: asyncio.Future[Swap]
-    if_match: str | None = None
-
-    def step(self, swap: Swap, event: Event) -> _Step:
-        """The turn that this event ends."""
-        if self.undo_id:
-            swap = swap.with_facts(undo_id=self.undo_id)
-        if self.event in STAYING:
-            paused = f"by {self.by}" if self.event is Event.PAUSE else ""
-            return _Step(swap.with_facts(paused=paused), event, "", self)
-        error = "" if self.event is Event.PROMOTE else f"{self.event} by {self.by}"
-        return _Step(swap, event, error, self)
-
-    def accept(self, swap: Swap) -> None:
-        """It happened, and is saved."""
-        if not self.answer.done():
-            self.answer.set_result(swap)
-
-    def refuse(self, swap: Swap) -> None:
-        """The phase changed before it could happen."""
-        if self.answer.done():
-            return
-        error: SwapError = mismatch(swap)
-        if matches(swap, self.if_match):
-            error = IllegalTransition(
-                f"swap {swap.swap_id} is {swap.phase} by now; not {self.event}"
-            )
-        self.answer.set_exception(error)
-
-
-def clip(text: str, limit_bytes: int = 300) -> str:
-    """A text that fits into a small event.
-
-    Example:
-        >>> clip("\u20ac" * 3, 7)
-        '\u20ac\u20ac'
-    """
-    return text.encode()[:limit_bytes].decode(errors="ignore")

@@ -123,7 +123,7 @@ class Webhooks:
             if len(self._tasks) < MOST_WAITING:
                 self._spawn(self._send(spec, delivery))
             else:
-                log.error("webhook %s: too many wait, %s is dropped", spec.name, delivery.id)
+                self._spawn(self._record(spec, delivery, "too many deliveries wait"))
 
     async def _send(self, spec: WebhookSpec, delivery: Delivery) -> None:
         failure = await self._post(spec, delivery)

@@ -208,8 +208,10 @@ async def test_over_http_the_etag_is_a_header_and_a_stale_one_gets_412(http, wor
     done = await http.post(f"swaps/{swap_id}/rollback", headers={"If-Match": seen.headers["etag"]})
     assert (done.status_code, done.json()["phase"]) == (200, "rolling_back")
     await world.controller.wait(swap_id, 10)
+    await world.until(lambda: not world.controller._runner._tasks)  # b is unloaded after it
     again = await http.post(f"swaps/{swap_id}/retry", json={"attempt": 1, "wait_s": 10})
-    assert (again.json()["swap_id"], again.json()["phase"]) == (f"{swap_id}-r1", "draining")
+    assert again.json()["swap_id"] == f"{swap_id}-r1"
+    assert again.json()["phase"] in ("draining", "baking")
     bad = await http.post(f"swaps/{swap_id}/retry", json={"attempt": 0})
     assert bad.status_code == 400
 
