@@ -31,6 +31,7 @@ def zone(name: str) -> ZoneInfo:
         raise ValueError(f"no time zone {name!r}; use one like Europe/Berlin or UTC") from None
 
 
+@lru_cache(4096)
 def instant(text: str, zone_name: str, last: bool = False) -> float:
     """Unix seconds of an ISO time; one without offset is local.
 
@@ -66,6 +67,7 @@ def told(at_s: float, zone_name: str) -> str:
     return datetime.fromtimestamp(at_s, zone(zone_name)).isoformat(timespec="seconds")
 
 
+@lru_cache(4096)
 def stretch(text: str, zone_name: str) -> tuple[float, float]:
     """Begin and end, in Unix seconds, of a day, or of ``FROM/TO`` with days or ISO times.
 
@@ -88,6 +90,7 @@ def stretch(text: str, zone_name: str) -> tuple[float, float]:
     return begin_s, end_s
 
 
+@lru_cache(4096)
 def clock_minutes(text: str) -> int:
     """Minutes after midnight of ``HH:MM``, up to ``24:00``.
 
@@ -108,7 +111,7 @@ def clock_minutes(text: str) -> int:
 
 def openings(
     after_s: float, zone_name: str, days: Collection[str], start: int, end: int
-) -> Iterator[tuple[float, float]]:
+) -> tuple[tuple[float, float], ...]:
     """Stretches of a daily window, begin and end in Unix seconds, in order.
 
     The first may have ended before ``after_s``.
@@ -120,8 +123,15 @@ def openings(
         start: Minutes after midnight.
         end: As ``start``; not above it means on the next day.
     """
-    local = zone(zone_name)
-    today = datetime.fromtimestamp(after_s, local).date()
+    today = datetime.fromtimestamp(after_s, zone(zone_name)).date()
+    return _openings(today, zone_name, tuple(days), start, end)
+
+
+@lru_cache(4096)  # schedules that wait ask again and again on the same day
+def _openings(
+    today: date, zone_name: str, days: tuple[str, ...], start: int, end: int
+) -> tuple[tuple[float, float], ...]:
+    local, found = zone(zone_name), []
     length = end - start if end > start else end + 1440 - start
     for ahead in range(-1, LOOK_DAYS):
         day = today + timedelta(days=ahead)
@@ -131,7 +141,8 @@ def openings(
         begin_s = _resolve(opens, local)
         end_s = _resolve(opens + timedelta(minutes=length), local)
         if begin_s < end_s:
-            yield begin_s, end_s
+            found.append((begin_s, end_s))
+    return tuple(found)
 
 
 def cron_runs(cron: str, zone_name: str, after_s: float) -> Iterator[float]:
