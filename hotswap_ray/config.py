@@ -132,7 +132,7 @@ class SwapConfig(Strict):
         True, description="Whether candidates are probed: required and declared capabilities."
     )
     probe_timeout_s: float = Field(
-        20, ge=0.1, le=3600, description="Time of all probes; what is not done is not measured."
+        30, ge=0.1, le=3600, description="Time of all probes; what is not done is not measured."
     )
     ack_timeout_s: float = Field(
         10, ge=0.1, le=300, description="Longest wait for the ingress to confirm a route table."

@@ -163,6 +163,26 @@ def test_a_model_that_answers_garbage_is_refused_by_the_golden_prompts_and_leave
     assert served.ask("capitals", TASKS["capitals"].items[2])[1] == "balanced"
 
 
+def test_probes_show_what_a_real_model_can_and_cannot_do(served):
+    seen = {}
+
+    def are_measured():
+        """What did not fit into the time is asked again."""
+        rows = served.get("models/balanced/probes")["probes"]
+        seen.update({row["name"]: row["supported"] for row in rows})
+        return None not in seen.values()
+
+    wait_until(are_measured, 120, "every probe measured")
+    able = ("chat", "completions", "stop", "stream_usage", "context")
+    assert {name: seen[name] for name in able} == dict.fromkeys(able, True)
+    assert (seen["tools"], seen["reasoning"]) == (False, False)
+    record = served.swap("capitals", "quality")
+    assert record["phase"] == "succeeded"
+    assert set(record["facts"]["probes"]) == {"stop", "stream_usage", "chat", "completions"}
+    back = served.http.post("/admin/tasks/capitals/rollback", json={"wait_s": READY_S})
+    assert back.json()["phase"] == "rolled_back"
+
+
 @pytest.mark.parametrize("kind", ["missing", "empty", "not gguf", "cut off"])
 def test_weights_that_cannot_be_used_are_refused_by_name_and_leave_nothing(served, kind):
     path = served.folder / f"{kind.replace(' ', '-')}.gguf"
