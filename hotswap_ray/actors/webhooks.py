@@ -139,7 +139,9 @@ class Webhooks:
         """What went wrong, without the URL, which may hold a token; empty if nothing did."""
         if self._client is None:
             logging.getLogger("httpx").setLevel(logging.WARNING)  # it would log whole URLs
-            self._client = httpx.AsyncClient(timeout=None, follow_redirects=False)
+            # A kept connection may have been closed by the other side, which looks like a refusal.
+            limits = httpx.Limits(max_keepalive_connections=0)
+            self._client = httpx.AsyncClient(timeout=None, limits=limits, follow_redirects=False)
         try:
             # The answer's body is not read: it may be endless, and says nothing to us.
             async with (

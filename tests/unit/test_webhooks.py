@@ -33,6 +33,8 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["content-length"]))
+                if len(body) < int(self.headers["content-length"]):
+                    return  # the sender died in the middle of it
                 receiver.got.append((self.path, dict(self.headers), body))
                 if self.path == "/hang":
                     receiver.gate.wait(30)
@@ -209,11 +211,12 @@ async def test_an_operator_is_heard_while_a_webhook_is_waited_for(tmp_path, rece
 def test_a_controller_that_dies_between_phases_tells_each_at_least_once(
     tmp_path, receiver, commits
 ):
-    events = [f"before:{phase}" for phase in ACTED]
+    acted = [phase for phase in ACTED if phase is not Phase.BAKING]  # ended by a promotion here
+    events = [f"before:{phase}" for phase in acted]
     config = configured({"url": receiver.url(), "events": events})
     world, died = run_with_crash(tmp_path, config, None, {}, commits, plain_swap)
     assert died
-    passed = [phase for phase in check_history(world) if phase in ACTED]
+    passed = [phase for phase in check_history(world) if phase in acted]
     told = [(headers["x-hotswap-delivery"], name) for (_, headers, _), name in zip(
         receiver.got, receiver.events(), strict=True
     )]  # fmt: skip
