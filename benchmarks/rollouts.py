@@ -7,7 +7,8 @@ models that answered it.
     python benchmarks/rollouts.py [--rounds 4]
 
 Keys: ``rollouts, requests, failed, hung, truncated``; ``split_conversations`` (conversations
-that two models answered between a canary's begin and its end); ``reaction_s`` (from the first failed request of
+that two models answered between a canary's begin and its end); ``reaction_s`` (from the first
+failed request of
 a bad candidate to its last request: the slowest of its rollouts) and
 ``bad_share`` (share of all requests of its test that a bad candidate got, median).
 """

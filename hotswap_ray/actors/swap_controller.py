@@ -25,9 +25,9 @@ from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.probing import Probing
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
-from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.schedule_calls import ScheduleCalls, ScheduledSwaps
 from hotswap_ray.actors.scheduler import Scheduler
+from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_plan import SwapPlan
 from hotswap_ray.actors.swap_requests import SwapRequests
@@ -125,11 +125,11 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
             *(config, store, self._pool, self._publisher, self._runner, self._requests),
             *(self._views, self._decisions, learning, clock),
         )
-        self._loops: set[asyncio.Task[None]] = set()
-
         self._scheduler = Scheduler(
             store, clock, ScheduledSwaps(self._publisher, self._runner, self._requests, learning)
         )
+        self._loops: set[asyncio.Task[None]] = set()
+
     # --- start and recovery -------------------------------------------------------------
 
     async def start(self) -> None:
@@ -148,9 +148,9 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
 
     def _swap_ended(self, swap: Swap) -> None:
         self._autoswap.ended(swap)
+        self._scheduler.wake()
         self._on_swap_end(swap)
 
-        self._scheduler.wake()
     # --- for the ingress ----------------------------------------------------------------
 
     async def listen(self, replica: str, version: int) -> RouteTable:
@@ -256,9 +256,7 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         await self.start()
         return await self._requests.rollback(task, swap_id, if_match=if_match)
 
-    async def signal(
-        self, swap_id: str, event: str, if_match: str | None = None
-    ) -> dict[str, Any]:
+    async def signal(self, swap_id: str, event: str, if_match: str | None = None) -> dict[str, Any]:
         """An operator's event for an open swap, as ``abort``. See ``SwapRunner.signal``."""
         await self.start()
         if event not in OPERATOR_EVENTS:

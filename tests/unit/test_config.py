@@ -90,7 +90,7 @@ def test_an_unknown_key_gets_its_line_and_the_closest_name(before, after, line):
         ("cluster: {adress: x}", "cluster.adress: unknown key; did you mean 'address'?"),
         (
             "zzz: 1",
-            "zzz: unknown key; known: autoswap, cluster, default_task, learning, models, schedules,",
+            "zzz: unknown key; known: autoswap, cluster, default_task, learning, models,",
         ),
     ],
 )
