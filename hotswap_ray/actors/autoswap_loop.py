@@ -30,6 +30,7 @@ from hotswap_ray.store import Store
 AUTOSWAP = "autoswap"
 """Who asked for a swap that the arbiter decided on."""
 RETRY_S = 1.0
+LONGEST_WAIT_S = 15.0  # a call of an actor has to end before its own limit
 REFUSED_S = 60.0
 """Least time that a model is not considered after its swap failed."""
 log = logging.getLogger("hotswap.autoswap")
@@ -142,7 +143,8 @@ class AutoswapLoop:
                 await self._decisions.add(_off(view))
             await self._wake.wait()
             return
-        wait_s = min(self._views.spec(v.task).look_s for v in views if v.settings.mode != "off")
+        look_s = [self._views.spec(v.task).look_s for v in views if v.settings.mode != "off"]
+        wait_s = min(*look_s, LONGEST_WAIT_S)
         asked = asyncio.ensure_future(
             self._learning.look(views, self._views.facts(), self._views.kept(), wait_s)
         )
