@@ -271,7 +271,7 @@ class Bench:
         routes = self._publisher.table.routes.values()
         if self._is_busy or self._swaps() or not all(route.active for route in routes):
             return
-        await self._loans.clean_up()
+        await self._loans.clean_up(lambda: self._is_busy)
         if self._last_s is None:
             found = await asyncio.to_thread(self._store.load_settings)
             self._last_s = {

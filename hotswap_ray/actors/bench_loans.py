@@ -75,9 +75,15 @@ class Loans:
         if self._lent:
             self._lent.pop(model, None)
 
-    async def clean_up(self) -> None:
-        """Give back what is left, of this controller or the one before; no benchmark runs."""
+    async def clean_up(self, is_busy: Callable[[], bool]) -> None:
+        """Give back what is left, of this controller or the one before.
+
+        Args:
+            is_busy: Whether a benchmark runs: what is lent then is its own business.
+        """
         for model in list(await self._loans()):
+            if is_busy():  # one may begin at any moment
+                return
             await self._give_back(model)
         await self._save()
 
