@@ -37,9 +37,12 @@ def test_the_better_model_is_found_by_a_share_of_the_traffic_and_swapped_to(syst
     told = system.controller("explain", promoted["swap_id"])
     assert "strong replaces weak, proven better" in told["sentence"]
     # And it stays: the one it replaced is no better.
-    told = system.controller("explain", "quiz")
+    told = wait_until(
+        lambda: (found := system.controller("explain", "quiz"))["what_would_change"] and found,
+        30,
+        "a look at the new model",
+    )
     assert (told["kind"], told["model"]) == ("task", "strong")
-    assert told["what_would_change"]
 
 
 def test_a_request_can_be_explained(system):

@@ -39,7 +39,6 @@ class Talk:
         while not self._stop.is_set():
             session = f"{self._task}-{first}-{asked // LENGTH}"
             asked += 1
-            sent_s = time.time()
             response = self._system.http.post(
                 "/v1/chat/completions",
                 json={
@@ -52,22 +51,20 @@ class Talk:
                 self.failed.append(response.text)
                 continue
             model = response.headers["x-hotswap-model"]
-            self.answers[session].append((sent_s, model))
+            self.answers[session].append((time.time(), model))
 
 
 def test_every_conversation_keeps_its_model_until_the_candidate_has_the_task(system):
     system.load("rising")
     with Talk(system, "beta") as talk:
         record = system.controller("swap", "beta", "rising", canary="25,60")
-        ended = system.controller("wait", record["swap_id"], 40, timeout=60)
-    assert (ended["phase"], talk.failed) == ("succeeded", []), str(
-        ended["facts"].get("canary")
-    ) + str(ended["facts"].get("paused"))
+        ended = system.controller("wait", record["swap_id"], 120, timeout=150)
+    assert (ended["phase"], ended["error"], talk.failed) == ("succeeded", "", [])
     assert ended["facts"]["canary"]["step"] == 2
     journal = system.controller("journal", record["swap_id"])
     switched_s = next(row["at_s"] for row in journal if row["phase"] == "switching")
     began_s = next(row["at_s"] for row in journal if row["phase"] == "canary")
-    during = [{m for sent_s, m in a if sent_s < switched_s} for a in talk.answers.values()]
+    during = [{m for answered_s, m in a if answered_s < switched_s} for a in talk.answers.values()]
     assert [models for models in during if len(models) > 1] == []
     before = [m for a in talk.answers.values() for s, m in a if began_s < s < switched_s]
     assert 0.05 < before.count("rising") / len(before) < 0.7
@@ -79,7 +76,7 @@ def test_a_candidate_that_fails_is_out_and_no_client_noticed(system):
     system.load("shaky", failure_rate=0.4, seed=5)
     with Talk(system, "delta") as talk:
         record = system.controller("swap", "delta", "shaky", canary="30", compatibility="warn")
-        ended = system.controller("wait", record["swap_id"], 40, timeout=60)
+        ended = system.controller("wait", record["swap_id"], 120, timeout=150)
     assert ended["phase"] == "failed"
     assert "shaky at 30%: error_rate" in ended["error"]
     assert talk.failed == []
