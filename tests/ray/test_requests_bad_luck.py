@@ -264,7 +264,10 @@ async def test_a_model_slower_than_the_limit_for_the_first_byte_gives_way_to_the
     items = [opened.first, *[item async for item in opened.rest]]
     assert opened.choice.target == good
     assert items[-2].endswith(b"data: [DONE]\n\n")
-    assert [(o.model, o.success) for o in router.outcomes] == [("late", False), ("b", True)]
+    assert [(o.model, o.success) for o in router.recorder.outcomes] == [
+        ("late", False),
+        ("b", True),
+    ]
     assert not router.in_flight
     system.controller("unload", "late")
 
