@@ -73,7 +73,7 @@ class Served:
         return [words for words in found if words and f"ServeReplica:m-{model}-g" in words[0]]
 
 
-SMALL = {"context_tokens": 1024, "resources": {"num_cpus": 0.25}}
+SMALL = {"context_tokens": 2048, "resources": {"num_cpus": 0.25}}
 
 
 @pytest.fixture(scope="module")
