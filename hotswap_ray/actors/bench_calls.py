@@ -10,6 +10,7 @@ from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_run import Recorder
 from hotswap_ray.actors.canary import Observes
 from hotswap_ray.actors.schedule_calls import Measures
+from hotswap_ray.actors.starts import Starts
 from hotswap_ray.actors.swap_learning import Learning
 
 
@@ -17,14 +18,10 @@ class Learnings(Learning, Recorder, Decides, Observes, Measures, Protocol):
     """All that the controller asks of the learning actor."""
 
 
-class BenchCalls:
+class BenchCalls(Starts):
     """Methods of ``SwapController``; see ``Bench`` for what they do."""
 
     _bench: Bench
-
-    async def start(self) -> None:
-        """See ``SwapController.start``."""
-        raise NotImplementedError
 
     async def bench(
         self,

@@ -30,10 +30,6 @@ class ControllerQueries(ProbeCalls):
     _learning: SwapLearning
     _views: TaskViews
 
-    async def start(self) -> None:
-        """See ``SwapController.start``."""
-        raise NotImplementedError
-
     async def swaps(self, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Latest swaps first."""
         return await asyncio.to_thread(self._store.load_swaps, task, False, limit)

@@ -8,6 +8,7 @@ from typing import Any
 from hotswap_ray.actors.autoswap_loop import AutoswapLoop
 from hotswap_ray.actors.decision_log import DecisionLog, told
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.starts import Starts
 from hotswap_ray.actors.task_views import TaskViews
 from hotswap_ray.core.autoswap_spec import Mode
 from hotswap_ray.core.errors import InvalidRequest, NotFound
@@ -19,7 +20,7 @@ MODES: tuple[Mode, ...] = ("off", "advise", "on")
 SETTING = "autoswap:"
 
 
-class DecisionCalls:
+class DecisionCalls(Starts):
     """Methods of ``SwapController`` about the auto-swap."""
 
     _store: Store
@@ -28,10 +29,6 @@ class DecisionCalls:
     _views: TaskViews
     _autoswap: AutoswapLoop
     _modes: dict[str, Mode]
-
-    async def start(self) -> None:
-        """See ``SwapController.start``."""
-        raise NotImplementedError
 
     async def set_autoswap(self, task: str, mode: str) -> dict[str, Any]:
         """Set who decides about a task; it outlasts restarts and the configuration.

@@ -8,6 +8,7 @@ from typing import Any
 from hotswap_ray.actors.generation import Generation
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.probing import Probing
+from hotswap_ray.actors.starts import Starts
 from hotswap_ray.core.capabilities import canonicals
 from hotswap_ray.core.compatibility import Report
 from hotswap_ray.core.errors import Conflict, Incompatible
@@ -59,15 +60,11 @@ async def verify(
     return {**facts, "probe_gaps": list(map(str, found.gaps))} if found.gaps else facts
 
 
-class ProbeCalls:
+class ProbeCalls(Starts):
     """Methods of ``SwapController`` about probes."""
 
     _pool: ModelPool
     _probing: Probing
-
-    async def start(self) -> None:
-        """See ``SwapController.start``."""
-        raise NotImplementedError
 
     async def probe(self, model: str) -> dict[str, Any]:
         """Find out what a loaded model can do: every probe, once per load.

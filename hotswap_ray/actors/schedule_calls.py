@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.scheduler import Scheduler
+from hotswap_ray.actors.starts import Starts
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config_checks import problems
@@ -84,17 +85,13 @@ class ScheduledSwaps:
         return [swap.task for swap in self._runner.open()]
 
 
-class ScheduleCalls:
+class ScheduleCalls(Starts):
     """Methods of ``SwapController`` about schedules."""
 
     _clock: Any
     _pool: ModelPool
     _publisher: Publisher
     _scheduler: Scheduler
-
-    async def start(self) -> None:
-        """See ``SwapController.start``."""
-        raise NotImplementedError
 
     async def schedules(self) -> list[dict[str, Any]]:
         """Every schedule: when it is due next, what it waits for, what came of it."""

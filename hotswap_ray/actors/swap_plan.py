@@ -15,7 +15,6 @@ from hotswap_ray.config import Config
 from hotswap_ray.core.errors import (
     HotswapError,
     InsufficientResources,
-    NotFound,
     PreconditionFailed,
 )
 from hotswap_ray.core.precondition import require
@@ -94,7 +93,7 @@ class SwapPlan:
         way, why = await self._actions.strategy(draft)
         if way is None:
             refusals.append(InsufficientResources(f"no room for {model}: {why}", 30.0))
-        exists = swap_id is not None and await self._is_known(swap_id)
+        exists = swap_id is not None and await self._requests.same(swap_id) is not None
         prediction = await self._prediction(task, model)
         return {
             "dry_run": True,
@@ -122,13 +121,6 @@ class SwapPlan:
     def _steps(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
         plan = facts.get("plan") or self._config.swap.canary.model_dump()
         return list(plan["steps"])
-
-    async def _is_known(self, swap_id: str) -> bool:
-        try:
-            await self._runner.find(swap_id)
-        except NotFound:
-            return False
-        return True
 
     async def _prediction(self, task: str, model: str) -> dict[str, Any] | None:
         try:

@@ -106,7 +106,7 @@ class SwapRequests:
         requested_by: str,
         if_match: str | None = None,
     ) -> dict[str, Any]:
-        if swap_id is not None and (same := await self._same(swap_id)):
+        if swap_id is not None and (same := await self.same(swap_id)):
             if (same["task"], same["to_model"]) != (task, model):
                 raise Conflict(
                     f"swap {swap_id} is of task {same['task']!r} to {same['to_model']!r}; "
@@ -179,7 +179,7 @@ class SwapRequests:
             )
         for number in count(1) if attempt is None else (attempt,):
             again_id = retry_id(old, number)
-            same = await self._same(again_id)
+            same = await self.same(again_id)
             if same and (attempt is not None or same["phase"] not in AGAIN):
                 return same
             if same is None:
@@ -197,7 +197,7 @@ class SwapRequests:
     ) -> dict[str, Any]:
         """See ``SwapController.rollback``."""
         check_request(swap_id)
-        if swap_id is not None and (same := await self._same(swap_id)):
+        if swap_id is not None and (same := await self.same(swap_id)):
             return same
         self._publisher.route(task)  # raises where there is no such task
         docs = await asyncio.to_thread(self._store.load_swaps, task)
@@ -243,7 +243,8 @@ class SwapRequests:
         await self._runner.begin(undo)
         return undo.to_doc()
 
-    async def _same(self, swap_id: str) -> dict[str, Any] | None:
+    async def same(self, swap_id: str) -> dict[str, Any] | None:
+        """The swap that has this id already, open or ended, if there is one."""
         try:
             return (await self._runner.find(swap_id)).to_doc()
         except NotFound:

@@ -132,7 +132,7 @@ class Experiments:
         limit_ms = self._learned.known(task).requirements.max_latency_ms
         cells = {m: self._learned.cells.get((task, m)) for m in models}
         fit = [m for m in models if not _too_slow(cells[m], limit_ms, view.settings.min_samples)]
-        costs_usd = {m: self._mean_cost(m, cells[m]) for m in fit}
+        costs_usd = {m: self._learned.mean_cost_usd(cells[m]) for m in fit}
         preferences = self._preferences(task)
         reference = self._reference(preferences, {m: cells[m] for m in fit}, costs_usd)
         self._references[task] = reference
@@ -150,21 +150,12 @@ class Experiments:
             reward,
             success=outcome.success,
             latency_ms=outcome.latency_ms,
-            cost_usd=self._cost(outcome.model, outcome.tokens_in, outcome.tokens_out),
+            cost_usd=self._learned.cost_usd(outcome.model, outcome.tokens_in, outcome.tokens_out),
             memory_bytes=outcome.memory_bytes or self._facts(outcome.model).memory_bytes or None,
         )
 
     def _facts(self, model: str) -> ModelFacts:
         return self._models.get(model) or ModelFacts()
-
-    def _cost(self, model: str, tokens_in: float, tokens_out: float) -> float | None:
-        facts = self._facts(model)
-        return (tokens_in * facts.usd_in + tokens_out * facts.usd_out) / 1e6 or None
-
-    def _mean_cost(self, model: str, cell: Evidence | None) -> float | None:
-        if cell is None or cell.tokens_in.mean is None:
-            return None
-        return self._cost(model, cell.tokens_in.mean, cell.tokens_out.mean or 0.0)
 
     def _preferences(self, task: str) -> Preferences:
         stated = self._learned.known(task).preferences

@@ -127,11 +127,19 @@ class Learned:
         """
         cells = self.cells.values() if task is None else self.of_task(task)
         return [
-            {**cell.row(), "cost_usd": self._cost_usd(cell), "model": cell.model or None}
+            {**cell.row(), "cost_usd": self.mean_cost_usd(cell), "model": cell.model or None}
             for cell in sorted(cells, key=lambda cell: (cell.task, cell.model))
         ]
 
-    def _cost_usd(self, cell: Evidence) -> float | None:
-        usd_in, usd_out = self.prices.get(cell.model, (0.0, 0.0))
-        tokens_in, tokens_out = cell.tokens_in.mean or 0.0, cell.tokens_out.mean or 0.0
-        return (tokens_in * usd_in + tokens_out * usd_out) / 1e6 or None
+    def cost_usd(
+        self, model: str, tokens_in: float | None, tokens_out: float | None
+    ) -> float | None:
+        """Price of so many tokens of a model today; ``None`` where it has no price."""
+        usd_in, usd_out = self.prices.get(model, (0.0, 0.0))
+        return ((tokens_in or 0.0) * usd_in + (tokens_out or 0.0) * usd_out) / 1e6 or None
+
+    def mean_cost_usd(self, cell: Evidence | None) -> float | None:
+        """Mean price of a request, by the tokens that were seen."""
+        if cell is None:
+            return None
+        return self.cost_usd(cell.model, cell.tokens_in.mean, cell.tokens_out.mean)
