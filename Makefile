@@ -43,14 +43,14 @@ serve: setup  ## Serve the three models until Ctrl-C (CONFIG=file for others)
 
 test: setup  ## Every test that this machine can run
 	@$(BIN)/python -m pytest tests/unit tests/contract hotswap_ray -m 'not ray and not vllm and not gpu' -q
-	@$(BIN)/python -m pytest tests/ray -q
+	@$(BIN)/python -m pytest tests/ray -q --durations=5
 	@$(BIN)/python -m pytest tests/llama -q
 
 test-fast: $(INSTALLED)  ## Unit tests only: no Ray, no weights
 	@$(BIN)/python -m pytest tests/unit hotswap_ray -m 'not ray and not llama and not vllm and not gpu' -q
 
 test-ray: $(INSTALLED)  ## Real Ray, simulated engines
-	@$(BIN)/python -m pytest tests/ray -q
+	@$(BIN)/python -m pytest tests/ray -q --durations=5
 
 test-llama: setup  ## Real models with llama.cpp
 	@$(BIN)/python -m pytest tests/contract tests/llama -m llama -q

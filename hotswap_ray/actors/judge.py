@@ -13,7 +13,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 import orjson
 
 from hotswap_ray.core import checkers
-from hotswap_ray.core.errors import CheckerFailed
+from hotswap_ray.core.errors import CheckerFailed, NotFound
 from hotswap_ray.core.golden import Check
 from hotswap_ray.core.types import Endpoint
 from hotswap_ray.engines.answers import assemble
@@ -129,6 +129,11 @@ class Judge:
         return [self._strikes.resting(job) or self._limited(job) for job in jobs]
 
     def _limited(self, job: Job) -> Verdict:
+        # First, for an import is slow and does not survive being interrupted half-way.
+        for check in job.checks:
+            if check.kind == "callable":
+                with suppress(NotFound):  # which is said when the check is made
+                    checkers.find_checker(check.value)
         try:
             with _interrupted_after(self._limit_s):
                 verdict = judge_one(job)

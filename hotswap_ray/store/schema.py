@@ -183,3 +183,14 @@ settings = Table(
     Column("name", Text, primary_key=True),
     Column("doc", Text, nullable=False),
 )
+
+ab_tests = Table(
+    "ab_tests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("task", Text, nullable=False),
+    Column("open", Boolean, nullable=False),
+    Column("at_s", Double, nullable=False),
+    Column("doc", Text, nullable=False),
+    Index("ab_tests_by_time", "at_s"),
+)

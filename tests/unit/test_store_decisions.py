@@ -63,7 +63,7 @@ def test_a_store_of_the_first_release_keeps_everything_and_gets_the_new_tables(
     old.close()
 
     new = Store(store_url)
-    assert revision_of(new) == "0002"
+    assert revision_of(new) == "0003"
     assert new.outcomes_frame().equals(frame)
     assert new.recent_batches() == old.recent_batches()
     assert (new.watermark(), new.last_outcome_id()) == (7, old.last_outcome_id())
