@@ -7,7 +7,7 @@ on in the step it was in. Pausing keeps the share; nobody is moved back and fort
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from typing import Any, Protocol
 
@@ -29,10 +29,8 @@ RETRY_S = 1.0
 class Observes(Protocol):
     """What a rollout asks of the learnings."""
 
-    async def rollout(
-        self, task: str, active: str, candidate: str, since_s: float
-    ) -> tuple[Seen, Seen]:
-        """Requests of both models since a Unix time."""
+    async def observed(self, task: str, models: Sequence[str], since_s: float) -> dict[str, Seen]:
+        """Requests of each model since a Unix time."""
         ...
 
 
@@ -162,11 +160,11 @@ class Canary:
     async def _look(self, swap: Swap, plan: CanarySpec, step_s: float) -> tuple[list[Checked], int]:
         """What the guardrails find, and the candidate's requests in this step."""
         try:
-            active, candidate = await self._learning.rollout(
-                swap.task, swap.from_model, swap.to_model, _state(swap)["began_s"]
-            )
+            models = (swap.from_model, swap.to_model)
+            seen = await self._learning.observed(swap.task, models, _state(swap)["began_s"])
         except HotswapError as error:  # could not measure: no reason to give anything up
             return [Checked("learning", "error", str(error)[:200])], 0
+        active, candidate = (seen[model] for model in models)
         in_step = int((candidate.at_s >= step_s).sum())
         return check(plan.guardrails, active, candidate), in_step
 

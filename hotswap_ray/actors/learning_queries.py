@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,9 +23,8 @@ from hotswap_ray.store import Store
 ACTUAL_ROWS = 10_000
 UNSEEN = (Decision.SHADOW, Decision.BENCH, Decision.GOLDEN)
 """Decisions whose answers no client got."""
-
-
 ROLLOUT_ROWS = 50_000
+COMPARED = (Decision.ACTIVE, Decision.SHADOWED, Decision.CANARY)
 RATE_S = 60.0
 """Stretch of time that the traffic is measured over."""
 
@@ -75,23 +74,26 @@ class LearningQueries:
             return {}  # what came before is not known
         return {task: self._recent.rate(now_s, task, RATE_S) for task in self._learned.knowledge}
 
-    async def rollout(
-        self, task: str, active: str, candidate: str, since_s: float
-    ) -> tuple[Seen, Seen]:
-        """Requests of a task since a Unix time, of its active model and of a rollout's candidate.
+    async def observed(self, task: str, models: Sequence[str], since_s: float) -> dict[str, Seen]:
+        """Requests of a task since a Unix time, by model.
 
-        Only those whose model the rollout chose: who pinned a model is no fair comparison. Of
-        many requests the newest 50,000 count.
+        Only those whose model was drawn: who pinned a model is no fair comparison. Of many
+        requests the newest 50,000 count.
         """
         await self._log.flush()
         frame = await asyncio.to_thread(
             self._store.outcomes_frame, task, None, since_s, ROLLOUT_ROWS
         )
-        drawn = frame["decision"].isin([Decision.ACTIVE, Decision.SHADOWED])
-        return (
-            _seen(frame[drawn & (frame["model"] == active)]),
-            _seen(frame[(frame["decision"] == Decision.CANARY) & (frame["model"] == candidate)]),
-        )
+        frame = frame[frame["decision"].isin(COMPARED)]
+        return {model: self._seen(model, frame[frame["model"] == model]) for model in models}
+
+    def _seen(self, model: str, frame: pd.DataFrame) -> Seen:
+        names = ("success", "latency_ms", "ttft_ms", "quality", "at_s")
+        known = [frame[name].to_numpy(dtype=float, na_value=np.nan) for name in names]
+        tokens = zip(frame["tokens_in"], frame["tokens_out"], strict=True)
+        costs = [self._learned.cost_usd(model, *pair) or np.nan for pair in tokens]
+        known += [np.array(costs, dtype=float), np.full(len(frame), np.nan)]
+        return Seen(*known)
 
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
@@ -178,8 +180,3 @@ class LearningQueries:
 def load_knowledge(store: Store) -> dict[str, TaskKnowledge]:
     """Knowledge by task, as saved."""
     return {task: TaskKnowledge.from_doc(doc) for task, doc in store.load_knowledge().items()}
-
-
-def _seen(frame: pd.DataFrame) -> Seen:
-    names = ("success", "latency_ms", "ttft_ms", "quality", "at_s")
-    return Seen(*(frame[name].to_numpy(dtype=float, na_value=np.nan) for name in names))

@@ -82,6 +82,8 @@ class Seen:
         ttft_ms: Time to the first token.
         quality: In [0, 1].
         at_s: Arrival, Unix time.
+        cost_usd: Price of its tokens.
+        format_ok: 1 if the answer has the form that was asked for, else 0.
     """
 
     success: Array
@@ -89,6 +91,8 @@ class Seen:
     ttft_ms: Array
     quality: Array
     at_s: Array
+    cost_usd: Array
+    format_ok: Array
 
     def of_successes(self, name: Literal["latency_ms", "ttft_ms"]) -> Array:
         """Times of the requests that were answered, where they are known."""
@@ -106,8 +110,8 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
 
     Example:
         >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
-        >>> good = Seen(np.ones(60), quick, none, none, none)
-        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none, none)
+        >>> good = Seen(np.ones(60), quick, none, none, none, none, none)
+        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none, none, none, none)
         >>> [(one.metric, one.result) for one in check(GuardrailSpec(), good, bad)]
         [('error_rate', 'failed'), ('latency_p95', 'passed')]
     """

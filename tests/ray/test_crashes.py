@@ -106,13 +106,13 @@ def test_a_killed_actor_costs_no_request_and_no_swap(system, candidate, phase, a
         in_phase(system, swap_id, phase)
         kill(actor)
         record = system.controller("wait", swap_id, 60)
+        assert record["phase"] == "succeeded", record
         served = traffic.answers
         until(lambda: traffic.answers > served + 2, what="traffic goes on")
         assert system.chat(f"auto:{TASK}").json()["model"] == candidate
         undo = system.controller("rollback", TASK)
         assert system.controller("wait", undo["swap_id"], 60)["phase"] == "rolled_back"
 
-    assert record["phase"] == "succeeded", record
     assert traffic.failures == []
     assert traffic.answers > 5
     phases = [row["phase"] for row in system.controller("journal", swap_id)]

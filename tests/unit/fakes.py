@@ -250,10 +250,10 @@ class FakeLearning:
         found = self.found(self.views) if callable(self.found) else self.found
         return found or Look((), ())
 
-    async def rollout(self, task, active, candidate, since_s):
+    async def observed(self, task, models, since_s):
         if self.error:
             raise self.error
-        return self.rollouts(since_s)
+        return dict(zip(models, self.rollouts(since_s), strict=True))
 
     async def nudge(self):
         self.nudged.set()

@@ -17,7 +17,8 @@ def seen(number, failures=0, at_s=2e9, latency_ms=10.0):
     success = np.ones(number)
     success[:failures] = 0
     none = np.full(number, np.nan)
-    return Seen(success, np.full(number, latency_ms), none, none, np.full(number, at_s))
+    latency, arrival = np.full(number, latency_ms), np.full(number, at_s)
+    return Seen(success, latency, none, none, arrival, none, none)
 
 
 @pytest.fixture

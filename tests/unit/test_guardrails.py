@@ -1,6 +1,7 @@
 """Guardrails fail who is worse, and soon; they let pass who is not; and they say when in doubt."""
 
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ def traffic(rng, number, errors=0.01, slower=1.0, quality=0.8):
     success = (rng.random(number) >= errors) * 1.0
     judged = np.where(success > 0, (rng.random(number) < quality) * 1.0, np.nan)
     latency_ms = rng.lognormal(3, 0.4, number) * slower
-    return Seen(success, latency_ms, np.full(number, np.nan), judged, np.arange(number) * 1.0)
+    none = np.full(number, np.nan)
+    return Seen(success, latency_ms, none, judged, np.arange(number) * 1.0, none, none)
 
 
 def head(seen, number):
@@ -71,7 +73,7 @@ def test_few_requests_are_inconclusive_and_none_at_all_an_error():
 def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without_limit():
     rng = np.random.default_rng(3)
     seen = [traffic(rng, 100) for _ in range(2)]
-    unjudged = [Seen(s.success, s.latency_ms, s.ttft_ms, s.ttft_ms, s.at_s) for s in seen]
+    unjudged = [replace(s, quality=s.ttft_ms) for s in seen]
     assert [one.metric for one in check(GuardrailSpec(), *unjudged)] == [
         "error_rate",
         "latency_p95",
@@ -84,6 +86,6 @@ def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without
 def test_a_metric_that_only_one_model_reports_cannot_pass():
     rng = np.random.default_rng(4)
     old, new = traffic(rng, 500), traffic(rng, 100)
-    new = Seen(new.success, new.latency_ms, new.ttft_ms, new.ttft_ms, new.at_s)
+    new = replace(new, quality=new.ttft_ms)
     (quality,) = (one for one in check(GuardrailSpec(), old, new) if one.metric == "quality")
     assert quality.result == "inconclusive"
