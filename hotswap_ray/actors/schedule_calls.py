@@ -61,6 +61,7 @@ class ScheduledSwaps:
             swap_id,
             bake_s=swap.bake_s,
             strategy=swap.strategy,
+            canary=swap.canary,
             requested_by=SCHEDULE,
         )
 

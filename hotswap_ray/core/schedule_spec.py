@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from hotswap_ray.core.local_time import clock_minutes, cron_runs, instant, stretch, zone
+from hotswap_ray.core.rollout import CanarySpec, plan_of
 from hotswap_ray.core.strict import Name, Strict
 
 LONGEST_ID = 45  # the ids of its swaps add a Unix time and a number
@@ -22,6 +23,16 @@ class ScheduledSwap(Strict):
     strategy: Literal["auto", "overlap", "sleep", "drain_first"] | None = Field(
         None, description="Overrides swap.strategy."
     )
+    canary: str | None = Field(
+        None, max_length=200, description="Percentages as 5,25, instead of swap.canary.steps."
+    )
+
+    @field_validator("canary")
+    @classmethod
+    def _percentages(cls, value: str | None) -> str | None:
+        if value is not None:
+            plan_of(value, CanarySpec())  # raises
+        return value
 
 
 class MaintenanceWindow(Strict):

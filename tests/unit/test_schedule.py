@@ -266,6 +266,8 @@ def test_the_dry_run_never_promises_what_the_judge_refuses():
         ({"quiet_below_rps": 0}, "greater than 0"),
         ({"id": "x" * 46}, "at most 45"),
         ({"on_failur": "stop"}, "Extra inputs"),
+        ({"swaps": [{"task": "t", "model": "b", "canary": "25,5"}]}, "must rise"),
+        ({"swaps": [{"task": "t", "model": "b", "canary": "few"}]}, "give percentages"),
     ],
 )
 def test_a_schedule_that_cannot_be_is_refused(changes, said):

@@ -433,6 +433,17 @@ async def test_the_controller_swaps_at_the_time_and_says_so(tmp_path, quick):
     assert len(heir.store.load_swaps()) == 2
 
 
+async def test_a_scheduled_swap_may_have_a_canary_of_its_own(tmp_path, quick):
+    config = make_config()
+    one = spec({**swap("t", "b"), "canary": "5,25"})
+    world = await make_world(tmp_path, config.model_copy(update={"schedules": {"s": one}}))
+    world.clock.now_s = DUE_S
+    world.controller._scheduler.wake()
+    await world.until(lambda: world.controller._runner.open())
+    (record,) = world.controller._runner.open()
+    assert [step["weight"] for step in record.facts["plan"]["steps"]] == [0.05, 0.25]
+
+
 async def test_the_controller_refuses_what_cannot_be_and_tells_what_would_be(tmp_path, quick):
     world = await make_world(tmp_path)
     ask = world.controller.set_schedule
