@@ -18,7 +18,7 @@ from hotswap_ray.core.errors import EngineUnavailable, HotswapError, ValidationF
 from hotswap_ray.core.guardrails import Checked, Seen, check, verdict
 from hotswap_ray.core.rollout import CanarySpec, CanaryStep
 from hotswap_ray.core.routes import RouteTable, with_split
-from hotswap_ray.core.split import Split
+from hotswap_ray.core.split import Share, Split
 from hotswap_ray.core.swap import Swap
 from hotswap_ray.core.target import Target
 from hotswap_ray.store import Store
@@ -94,23 +94,24 @@ class Canary:
 
     async def _divide(self, swap: Swap, target: Target, weight: float, number: int) -> Swap:
         """Give the candidate its share; conversations that began elsewhere stay there."""
-        split = self._publisher.table.routes[swap.task].split
-        if split is None or split.candidate != target:  # the first, or loaded anew after a crash
-            split = Split(target, 0.0, swap.swap_id)
-        elif split.weight == weight and not split.opening and _state(swap)["step"] == number:
+        split, first = self._publisher.table.routes[swap.task].split, Share(target, 0.0)
+        if split is None or split.shares[0] != replace(first, weight=split.weights[0]):
+            split = Split(swap.swap_id, (first,))  # the first, or loaded anew after a crash
+        elif split.weights == (weight,) and not split.opening and _state(swap)["step"] == number:
             return swap
-        if weight > split.weight:
-            opened = replace(split, opening=weight)
-            while not await self._commit(swap, opened):  # noqa: ASYNC110 - each turn publishes
+        moving: dict[int, int] = {}
+        if weight > split.weights[0]:
+            split = split.opened((weight,))
+            while not await self._commit(swap, split):  # noqa: ASYNC110 - each turn publishes
                 # Somebody may not know yet who has to wait: nothing is moved before that.
                 await asyncio.sleep(RETRY_S)
-            split = replace(opened, kept=split.kept | self._publisher.moving(swap.task))
+            moving = self._publisher.moving(swap.task)
         now_s = self._clock()
         began_s = _state(swap)["began_s"] or now_s
         swap = swap.with_facts(
             canary={"step": number, "weight": weight, "began_s": began_s, "step_s": now_s}
         )
-        await self._commit(swap, replace(split, weight=weight, opening=0.0))
+        await self._commit(swap, split.moved((weight,), moving))
         self._note(swap)
         return swap
 

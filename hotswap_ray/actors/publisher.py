@@ -27,7 +27,7 @@ class Listener:
     version: int = -1
     connected: frozenset[str] = frozenset()
     in_flight: dict[str, int] = field(default_factory=dict)
-    moving: dict[str, list[int]] = field(default_factory=dict)
+    moving: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
 async def _nothing() -> RouteTable | None:
@@ -94,7 +94,7 @@ class Publisher:
         version: int,
         connected: list[str],
         in_flight: dict[str, int],
-        moving: dict[str, list[int]] | None = None,
+        moving: dict[str, dict[int, int]] | None = None,
     ) -> None:
         """An ingress replica uses ``version``, reaches these applications, and this is in flight.
 
@@ -103,7 +103,7 @@ class Publisher:
             version: Table version in use.
             connected: Applications that answered it.
             in_flight: Requests per application, between choice and last byte.
-            moving: Conversations that the step of a rollout would move, by task.
+            moving: Conversations that a step would move, and who has them, by task.
         """
         self.listeners[replica] = Listener(
             version, frozenset(connected), dict(in_flight), moving or {}
@@ -194,10 +194,12 @@ class Publisher:
                 self._complete = len(self.listeners) >= await self._expected()
         return self._complete
 
-    def moving(self, task: str) -> frozenset[int]:
-        """Conversations that the step of a rollout would move, as all replicas know them."""
-        marks = (said.moving.get(task, ()) for said in self.listeners.values())
-        return frozenset(mark for some in marks for mark in some)
+    def moving(self, task: str) -> dict[int, int]:
+        """Conversations that a step would move, and who has them, as all replicas know them."""
+        found: dict[int, int] = {}
+        for said in self.listeners.values():
+            found |= said.moving.get(task, {})
+        return found
 
     async def prepare(self, app: str, timeout_s: float) -> bool:
         """Wait until every live ingress replica reached ``app``."""

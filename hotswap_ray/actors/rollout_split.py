@@ -1,4 +1,4 @@
-"""Which conversations a rollout's candidate answers, as one ingress replica knows it."""
+"""Which conversations the candidates of a rollout or A/B test answer, as one replica knows it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from hotswap_ray.actors.call import Call
 from hotswap_ray.core.routes import Choice, RouteTable
-from hotswap_ray.core.split import Conversations, Split
+from hotswap_ray.core.split import ACTIVE, Conversations, Split
 from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision
 
@@ -38,22 +38,20 @@ class RolloutSplit:
         if call.conversation is None and call.body.get("tools"):
             return choice  # one of a loop of tool calls that nothing ties together
         mark = split.mark(call.conversation or call.request_id)
-        side = split.side(mark, self._began.knows(split.salt, mark))
-        if side == "wait":
+        arm = split.arm(mark, self._began.began(split.salt, mark))
+        if arm is None:
             return None
-        if side == "candidate" and self._has_room(split.candidate):
-            return replace(
-                choice,
-                target=split.candidate,
-                decision=Decision.CANARY,
-                fallback=choice.target,
-            )
-        if side == "active" and call.conversation is not None:
-            self._began.add(split.salt, mark)
-        return choice
+        target = None if arm == ACTIVE else split.shares[arm - 1].target
+        if target is not None and not self._has_room(target):
+            return choice
+        if call.conversation is not None:
+            self._began.add(split.salt, mark, arm)
+        if target is None:
+            return choice
+        return replace(choice, target=target, decision=Decision.CANARY, fallback=choice.target)
 
-    def moving(self, table: RouteTable) -> dict[str, list[int]]:
-        """Conversations that would move, by task, where a step is being made."""
+    def moving(self, table: RouteTable) -> dict[str, dict[int, int]]:
+        """Conversations that would move, and who has them, by task where a step is made."""
         splits = {task: route.split for task, route in table.routes.items() if route.split}
         self._began.keep(split.salt for split in splits.values())
         return {task: self._began.moving(split) for task, split in splits.items() if split.opening}

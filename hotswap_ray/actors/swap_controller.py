@@ -164,7 +164,7 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         version: int,
         connected: list[str],
         in_flight: dict[str, int],
-        moving: dict[str, list[int]] | None = None,
+        moving: dict[str, dict[int, int]] | None = None,
     ) -> None:
         """See ``Publisher.acknowledge``."""
         self._publisher.acknowledge(replica, version, connected, in_flight, moving)

@@ -12,7 +12,7 @@ from typing import Any
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.split import Split
+from hotswap_ray.core.split import ACTIVE, Share, Split
 from hotswap_ray.core.target import Target
 from hotswap_ray.core.types import Decision
 
@@ -46,7 +46,7 @@ class Route:
         fallback: Tried once when the active one fails before its first byte.
         held: Requests wait in the ingress while a swap frees the hardware.
         trial: Who else may answer; none while a swap is at work.
-        split: How a rollout divides the conversations.
+        split: How a rollout or an A/B test divides the conversations.
     """
 
     model: str
@@ -80,7 +80,7 @@ class RouteTable:
         doc = asdict(self)
         for route in doc["routes"].values():
             if route["split"] is not None:
-                route["split"]["kept"] = sorted(route["split"]["kept"])
+                route["split"]["kept"] = list(route["split"]["kept"].items())  # keys are numbers
         return doc
 
     @classmethod
@@ -98,8 +98,16 @@ class RouteTable:
         def split(value: Mapping[str, Any] | None) -> Split | None:
             if value is None:
                 return None
-            made = {**value, "candidate": Target(**value["candidate"])}
-            return Split(**{**made, "kept": frozenset(value["kept"])})
+            if "candidate" in value:  # a canary, as it was saved before there were A/B tests
+                return Split(
+                    value["salt"],
+                    (Share(Target(**value["candidate"]), value["weight"]),),
+                    (value["opening"],) if value["opening"] else (),
+                    dict.fromkeys(value["kept"], ACTIVE),
+                )
+            shares = (Share(**{**s, "target": Target(**s["target"])}) for s in value["shares"])
+            kept = {mark: arm for mark, arm in value["kept"]}
+            return Split(value["salt"], tuple(shares), tuple(value["opening"]), kept)
 
         return cls(
             version=doc["version"],
@@ -145,9 +153,7 @@ def with_model(
         name = fallbacks.get(task)
         fallback = models.get(name) if name and name != route.model else None
         trial = route.trial and _trial_without(route.trial, model)
-        split = route.split
-        if split is not None and split.candidate.model == model and split.candidate != target:
-            split = None  # it is gone, and its conversations with it
+        split = route.split and route.split.without(model, unless=target)
         routes[task] = replace(route, active=active, fallback=fallback, trial=trial, split=split)
     known = {t.app for t in models.values() if t}
     return replace(

@@ -53,8 +53,8 @@ async def test_a_good_candidate_takes_every_step_and_then_the_task(world):
     async def watch():
         while True:
             split = table.table.routes["t"].split
-            if split and (not weights or weights[-1] != split.weight):
-                weights.append(split.weight)
+            if split and (not weights or weights[-1] != split.weights[0]):
+                weights.append(split.weights[0])
             await asyncio.sleep(0)
 
     watching = asyncio.create_task(watch())
@@ -93,7 +93,7 @@ async def test_a_paused_canary_keeps_its_share_until_it_is_resumed(world):
     await world.controller.signal(record["swap_id"], "pause")
     world.learning.rollouts = lambda since_s: (seen(200), seen(40))
     assert (await world.controller.wait(record["swap_id"], 0.3))["facts"]["paused"] == "by operator"
-    assert world.table.routes["t"].split.weight == 0.1
+    assert world.table.routes["t"].split.weights[0] == 0.1
     await world.controller.signal(record["swap_id"], "resume")
     assert (await world.controller.wait(record["swap_id"], 10))["phase"] == "succeeded"
 
@@ -137,7 +137,7 @@ async def test_what_cannot_be_measured_rolls_nothing_back(world):
     world.learning.rollouts = rollouts
     record = await begin(world)
     assert canary(world, record)["checks"][0]["result"] == "error"
-    assert world.table.routes["t"].split.weight == 0.1
+    assert world.table.routes["t"].split.weights[0] == 0.1
     world.learning.rollouts = lambda since_s: (seen(200), seen(40))
     assert (await world.controller.wait(record["swap_id"], 10))["phase"] == "succeeded"
 
@@ -166,7 +166,7 @@ async def test_a_restart_goes_on_in_the_step_it_was_in(world):
     world.learning.rollouts = lambda since_s: (seen(200), seen(40, at_s=0.0))  # none in this step
     record = await begin(world)
     first, began_s = world.controller, canary(world, record)["began_s"]
-    assert world.table.routes["t"].split.weight == 0.1
+    assert world.table.routes["t"].split.weights[0] == 0.1
 
     async def dead(*_):
         await asyncio.Event().wait()
@@ -177,7 +177,7 @@ async def test_a_restart_goes_on_in_the_step_it_was_in(world):
             task.cancel()
     world.clock.now_s += 100
     await world.start()
-    assert world.table.routes["t"].split.weight == 0.1
+    assert world.table.routes["t"].split.weights[0] == 0.1
     world.learning.rollouts = lambda since_s: (seen(200), seen(40))
     ended = await world.controller.wait(record["swap_id"], 10)
     assert (ended["phase"], ended["facts"]["canary"]["began_s"]) == ("succeeded", began_s)
