@@ -1,0 +1,299 @@
+"""What an A/B test has found so far: a pure function of its requests, to be looked at any time.
+
+Two arms of a split are not paired: each request had one answer. Their values meet by number: the
+i-th of a variant with the mean of the i-th ``ratio`` of the control, as
+``core/decision.Matching`` joins them. The ratio comes from the *stated* shares (1 where they
+adapt), never from what was seen, so the differences do not depend on how the traffic was
+divided, and the betting test of ``core/decision.py`` holds at every look. With K variants each
+proof needs ``E >= K / alpha`` (Bonferroni), and intervals are at level ``1 - alpha / K``. An
+interval has two ends and pays for both, so it leaves zero a little later than the one-sided
+proof comes.
+
+Because the report is computed from the requests alone, a restarted controller finds the same. An
+answer judged later than its successors shifts the pairs behind it by one; judging takes seconds,
+so that touches the newest pairs only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hotswap_ray.core.ab_result import Arm, Comparison, Reason, Report, sentence_of
+from hotswap_ray.core.ab_spec import MOST_RATIO, ABTestSpec
+from hotswap_ray.core.ab_weights import measured, weights_of
+from hotswap_ray.core.confidence import interval
+from hotswap_ray.core.decision import PairTest
+from hotswap_ray.core.guardrails import Seen, check
+
+__all__ = ["ABTestSpec", "Report", "harmful", "history", "report", "weights_of"]
+
+Array = NDArray[np.float64]
+CHEAPER = 0.9
+"""An equivalent model wins by its price if it costs at most this share of the other's."""
+
+
+def report(
+    spec: ABTestSpec,
+    control: str,
+    seen: Mapping[str, Seen],
+    dropped: Mapping[str, str] | None = None,
+    spent_s: float = 0.0,
+) -> Report:
+    """What is known now, and whether the test is over.
+
+    It ends when a variant is proven better (the best of them wins), when every variant is
+    settled (out, proven worse, not better or equivalent), or at ``max_requests`` or ``max_s``,
+    undecided. Except for harm no end comes before every model had ``min_requests``. "Not better"
+    settles a variant unless "equivalent" is near: proof of the other side got half way.
+
+    Args:
+        spec: The test.
+        control: Active model.
+        seen: Requests by model; a model that is missing had none.
+        dropped: Variants that are out already, with the reason.
+        spent_s: Time since the test began, without pauses.
+
+    Example:
+        >>> none = np.full(200, np.nan)
+        >>> def of(quality):
+        ...     return Seen(np.ones(200), none, none, np.resize(quality, 200), none, none, none)
+        >>> seen = {"old": of([1.0, 0.0]), "new": of([1.0, 1.0, 1.0, 0.9])}
+        >>> found = report(ABTestSpec(variants=("new",)), "old", seen)
+        >>> found.state, found.reason, found.winner
+        ('ended', 'better', 'new')
+    """
+    out = {**harmful(spec, control, seen), **(dropped or {})}
+    arms = _arms(control, spec, seen)
+    tests = {name: _test(spec, control, seen, name) for name in spec.variants}
+    comparisons = tuple(_comparison(spec, control, seen, name, out) for name in spec.variants)
+    reason, winner = _end(spec, control, arms, comparisons, tests, spent_s)
+    missing = tuple(arm.model for arm in arms if arm.requests and not arm.values)
+    sentence = sentence_of(
+        reason, winner, control, arms, comparisons, missing, spec.metric, spec.min_requests
+    )
+    return Report(
+        state="running" if reason == "running" else "ended",
+        reason=reason,
+        winner=winner,
+        sentence=sentence,
+        control=control,
+        metric=spec.metric,
+        missing=missing,
+        requests=sum(arm.requests for arm in arms),
+        spent_s=spent_s,
+        alpha=spec.alpha,
+        margin=spec.margin,
+        equivalence=spec.equivalence,
+        arms=arms,
+        comparisons=comparisons,
+        extra_cost_usd=_extra_cost(arms, control, seen),
+        quality_given_up=_given_up(arms),
+    )
+
+
+def harmful(spec: ABTestSpec, control: str, seen: Mapping[str, Seen]) -> dict[str, str]:
+    """Variants to drop now, and why: proven worse, or a guardrail failed.
+
+    The guardrails' alpha is divided by the number of variants.
+
+    Args:
+        spec: The test.
+        control: Active model.
+        seen: Requests by model.
+    """
+    found = {}
+    for name in spec.variants:
+        test = _test(spec, control, seen, name)
+        if test.verdict(len(spec.variants), spec.alpha) == "worse":
+            found[name] = f"worse than {control} by {-test.mean:.3f}, proven"
+        elif failed := _failed(spec, control, seen, name):
+            found[name] = "guardrail failed: " + "; ".join(failed)
+    return found
+
+
+def history(
+    spec: ABTestSpec, control: str, seen: Mapping[str, Seen], points: int = 40
+) -> dict[str, list[dict[str, Any]]]:
+    """How effect and interval ran, per variant, as they were seen at that time.
+
+    Args:
+        spec: The test.
+        control: Active model.
+        seen: Requests by model, with their arrivals.
+        points: Most points, evenly spaced in requests of all models.
+
+    Returns:
+        Per variant points ``{requests, effect, low, high}``; none before its first pair.
+    """
+    models = [model for model in (control, *spec.variants) if model in seen]
+    arrivals = np.sort(np.concatenate([seen[model].at_s for model in models] or [np.empty(0)]))
+    arrivals = arrivals[~np.isnan(arrivals)]
+    counts = np.unique(np.linspace(1, len(arrivals), points).round()).astype(int)
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in spec.variants}
+    for count in counts[counts >= 1].tolist() if len(arrivals) else []:
+        then = {model: _until(seen[model], float(arrivals[count - 1])) for model in models}
+        for name in spec.variants:
+            d = differences(spec, control, then, name)
+            if len(d):
+                low, high = interval(d, spec.alpha / len(spec.variants))
+                found[name].append(
+                    {"requests": count, "effect": float(d.mean()), "low": low, "high": high}
+                )
+    return found
+
+
+def differences(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> Array:
+    """Values of a variant less those of the control that they met by number.
+
+    The ratio is that of the stated shares, rounded down, at most ``MOST_RATIO``; 1 if adaptive.
+    """
+    old, new = measured(spec, seen, control), measured(spec, seen, name)
+    ratio = 1
+    if not spec.adaptive:
+        shares = spec.shares
+        ratio = int((1 - sum(shares.values())) / shares[name] + 1e-6)
+        ratio = min(max(ratio, 1), MOST_RATIO)
+    number = min(len(new), len(old) // ratio)
+    found: Array = new[:number] - old[: number * ratio].reshape(number, ratio).mean(1)
+    return found
+
+
+def _test(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> PairTest:
+    test = PairTest(spec.margin, spec.equivalence)
+    test.extend(differences(spec, control, seen, name).tolist())
+    return test
+
+
+def _failed(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> tuple[str, ...]:
+    if control not in seen or name not in seen:
+        return ()
+    alpha = spec.guardrails.alpha / len(spec.variants)
+    limits = spec.guardrails.model_copy(update={"alpha": alpha})
+    checks = check(limits, seen[control], seen[name])
+    return tuple(f"{one.metric}: {one.detail}" for one in checks if one.result == "failed")
+
+
+def _arms(control: str, spec: ABTestSpec, seen: Mapping[str, Seen]) -> tuple[Arm, ...]:
+    models = (control, *spec.variants)
+    total = sum(len(seen[model].success) for model in models if model in seen)
+    return tuple(_arm(spec, seen, model, total) for model in models)
+
+
+def _arm(spec: ABTestSpec, seen: Mapping[str, Seen], model: str, total: int) -> Arm:
+    values = measured(spec, seen, model)
+    one = seen.get(model)
+    times = np.empty(0) if one is None else one.of_successes("latency_ms")
+    costs = np.empty(0) if one is None else one.cost_usd[~np.isnan(one.cost_usd)]
+    requests = 0 if one is None else len(one.success)
+    return Arm(
+        model=model,
+        requests=requests,
+        values=len(values),
+        mean=_mean(values),
+        success_rate=None if one is None else _mean(one.success[~np.isnan(one.success)]),
+        latency_p50_ms=float(np.quantile(times, 0.5)) if len(times) else None,
+        latency_p95_ms=float(np.quantile(times, 0.95)) if len(times) else None,
+        cost_usd=float(costs.sum()) if len(costs) else None,
+        mean_cost_usd=_mean(costs),
+        share=requests / total if total else 0.0,
+    )
+
+
+def _mean(values: Array) -> float | None:
+    return float(values.mean()) if len(values) else None
+
+
+def _comparison(
+    spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str, out: Mapping[str, str]
+) -> Comparison:
+    number, d = len(spec.variants), differences(spec, control, seen, name)
+    test = _test(spec, control, seen, name)
+    low, high = interval(d, spec.alpha / number)
+    better, worse = test.log_e("better"), test.log_e("worse")
+    return Comparison(
+        model=name,
+        differences=test.count,
+        effect=test.mean if test.count else None,
+        low=low,
+        high=high,
+        log_e_better=better,
+        log_e_worse=worse,
+        e_better=math.exp(min(better, 690)),
+        e_worse=math.exp(min(worse, 690)),
+        bar=number / spec.alpha,
+        verdict=test.verdict(number, spec.alpha),
+        more=test.more(number, spec.alpha),
+        failed=_failed(spec, control, seen, name),
+        dropped=out.get(name),
+    )
+
+
+def _end(
+    spec: ABTestSpec,
+    control: str,
+    arms: tuple[Arm, ...],
+    comparisons: tuple[Comparison, ...],
+    tests: Mapping[str, PairTest],
+    spent_s: float,
+) -> tuple[Reason, str | None]:
+    """Why the test is over, if it is, and which model to take."""
+    live = [one for one in comparisons if one.dropped is None]
+    if not live:
+        harm = any(one.verdict != "worse" for one in comparisons)
+        return ("harm" if harm else "worse"), None
+    requests = {arm.model: arm.requests for arm in arms}
+    if min(requests[name] for name in (control, *(one.model for one in live))) >= spec.min_requests:
+        better = [one for one in live if one.verdict == "better"]
+        if better:
+            return "better", max(better, key=lambda one: one.effect or 0.0).model
+        bar = math.log(len(comparisons) / spec.alpha)
+        if all(_settled(one, tests[one.model], bar) for one in live):
+            same = [one.model for one in live if one.verdict == "equivalent"]
+            return ("equivalent", _cheapest(control, same, arms)) if same else ("not_better", None)
+    if sum(requests.values()) >= spec.max_requests:
+        return "max_requests", None
+    return ("max_s" if spent_s >= spec.max_s else "running"), None
+
+
+def _settled(one: Comparison, test: PairTest, bar: float) -> bool:
+    if one.verdict == "not_better":
+        return test.log_e("not_worse") < bar / 2
+    return one.verdict == "equivalent"
+
+
+def _cheapest(control: str, same: list[str], arms: tuple[Arm, ...]) -> str | None:
+    """The model that is clearly cheaper than each of the others; the control may be it."""
+    prices = {arm.model: arm.mean_cost_usd for arm in arms if arm.model in (control, *same)}
+    known = {model: price for model, price in prices.items() if price is not None}
+    if len(known) < len(prices):
+        return None
+    best = min(known, key=lambda model: known[model])
+    if best != control:
+        return best if known[best] <= CHEAPER * known[control] else None
+    clear = all(known[best] <= CHEAPER * price for model, price in known.items() if model != best)
+    return best if clear and known[best] > 0 else None
+
+
+def _extra_cost(arms: tuple[Arm, ...], control: str, seen: Mapping[str, Seen]) -> float | None:
+    usual = next(arm.mean_cost_usd for arm in arms if arm.model == control)
+    tried = [arm for arm in arms if arm.model != control and arm.requests]
+    if usual is None or not tried or any(arm.cost_usd is None for arm in tried):
+        return None
+    known = {arm.model: int((~np.isnan(seen[arm.model].cost_usd)).sum()) for arm in tried}
+    return sum((arm.cost_usd or 0.0) - usual * known[arm.model] for arm in tried)
+
+
+def _given_up(arms: tuple[Arm, ...]) -> float | None:
+    means = [(arm.requests, arm.mean) for arm in arms if arm.mean is not None]
+    best = max((mean for _, mean in means), default=None)
+    return None if best is None else sum(number * (best - mean) for number, mean in means)
+
+
+def _until(one: Seen, at_s: float) -> Seen:
+    then = one.at_s <= at_s
+    return Seen(*(getattr(one, name)[then] for name in Seen.__dataclass_fields__))
