@@ -21,6 +21,7 @@ from typing import Any
 import orjson
 
 from hotswap_ray.core import checkers
+from hotswap_ray.core.answer_form import has_form
 from hotswap_ray.core.errors import CheckerFailed, NotFound
 from hotswap_ray.core.golden import Check
 from hotswap_ray.core.types import Endpoint
@@ -60,10 +61,12 @@ class Verdict:
     Attributes:
         quality: In [0, 1]; ``None`` when the answer was not judged. Missing is missing.
         error: Why it could not be judged; empty if no check could tell, or all is well.
+        format_ok: Whether it has the form that was asked for; ``None`` where none was.
     """
 
     quality: float | None
     error: str = ""
+    format_ok: bool | None = None
 
 
 Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
@@ -88,7 +91,7 @@ class Strikes:
 
     def resting(self, job: Job) -> Verdict | None:
         """The verdict on a job whose checks rest; ``None`` if they do not."""
-        if not self._rest_until or self._clock() >= self._rest_until.get(repr(job.checks), 0):
+        if not self._rest_until or self._clock() >= self._rest_until.get(_key(job), 0):
             return None
         return Verdict(None, f"rests, for it hung {STRIKES} times: {labels(job)}")
 
@@ -96,9 +99,9 @@ class Strikes:
         """Count what became of a job's checks."""
         if not hung:
             if self._counts:
-                self._counts.pop(repr(job.checks), None)
+                self._counts.pop(_key(job), None)
             return
-        key = repr(job.checks)
+        key = _key(job)
         self._counts[key] = self._counts.get(key, 0) + 1
         if self._counts[key] >= STRIKES:
             self._rest_until[key] = self._clock() + REST_S
@@ -146,11 +149,20 @@ class Judge:
 
 def judge_one(job: Job) -> Verdict:
     """Judge one answer here and now, however long it takes."""
+    quality, form, errors = None, None, []
     try:
         text = answer_text(job.endpoint, job.answer, streamed=job.streamed)
-        return Verdict(checkers.judge(job.checks, text, job.request))
     except CheckerFailed as error:
         return Verdict(None, error.message)
+    try:
+        quality = checkers.judge(job.checks, text, job.request)
+    except CheckerFailed as error:
+        errors.append(error.message)
+    try:
+        form = has_form(job.checks, text, job.request)
+    except CheckerFailed as error:
+        errors.append(error.message)
+    return Verdict(quality, errors[0] if errors else "", form)
 
 
 async def judge_here(jobs: Sequence[Job]) -> list[Verdict]:
@@ -160,7 +172,12 @@ async def judge_here(jobs: Sequence[Job]) -> list[Verdict]:
 
 def labels(job: Job) -> str:
     """The checks of a job in an error message."""
-    return ", ".join(checkers.label(check) for check in job.checks)
+    return ", ".join(checkers.label(check) for check in job.checks) or "response_format"
+
+
+def _key(job: Job) -> str:
+    # With the client's schema: a bad one must not make the task's checks rest for everybody.
+    return repr((job.checks, job.request.get("response_format")))
 
 
 def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:

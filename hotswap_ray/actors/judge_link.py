@@ -39,7 +39,7 @@ class JudgeLink:
         restart_s: Longest wait for a judge that was lost.
 
     Attributes:
-        unjudged: Answers without a quality so far.
+        unjudged: Answers without any verdict so far.
         errors: How many of these for an error.
         last_error: The last of them; empty if there was none.
     """
@@ -79,7 +79,7 @@ class JudgeLink:
             while batch := list(islice(rest, MOST_JOBS)):
                 verdicts += await self._batch(batch)
         for verdict in verdicts:
-            self.unjudged += verdict.quality is None
+            self.unjudged += verdict.quality is None and verdict.format_ok is None
             self.errors += bool(verdict.error)
             self.last_error = verdict.error or self.last_error
         return verdicts

@@ -92,7 +92,8 @@ class LearningQueries:
         known = [frame[name].to_numpy(dtype=float, na_value=np.nan) for name in names]
         tokens = zip(frame["tokens_in"], frame["tokens_out"], strict=True)
         costs = [self._learned.cost_usd(model, *pair) or np.nan for pair in tokens]
-        known += [np.array(costs, dtype=float), np.full(len(frame), np.nan)]
+        forms = frame["format_ok"].to_numpy(dtype=float, na_value=np.nan)
+        known += [np.array(costs, dtype=float), forms]
         return Seen(*known)
 
     async def learnings(self) -> list[dict[str, Any]]:

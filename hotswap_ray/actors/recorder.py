@@ -1,13 +1,15 @@
-"""Makes an outcome of each request, and has its answer judged where the task has checks."""
+"""Makes an outcome of each request, and has its answer judged: by checks, and by its form."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.judge import Job, Judging, Verdict
+from hotswap_ray.core.answer_form import asks_for_json
 from hotswap_ray.core.golden import Check
 from hotswap_ray.core.types import Outcome
 
@@ -33,9 +35,9 @@ class Recorder:
         self._checks = {task: found for task, found in checks.items() if found}
         self._waiting: deque[tuple[Outcome, Job]] = deque()
 
-    def judges(self, task: str) -> bool:
-        """Whether answers of a task are judged, so that they have to be kept."""
-        return task in self._checks
+    def judges(self, task: str, request: Mapping[str, Any]) -> bool:
+        """Whether the answer to a request is judged, so that it has to be kept."""
+        return task in self._checks or asks_for_json(request)
 
     def add(self, call: Call, outcome: Outcome, answer: bytes | None, streamed: bool) -> None:
         """Take in what became of a request.
@@ -46,8 +48,8 @@ class Recorder:
             answer: Its bytes, a JSON body or server-sent events; ``None`` to judge nothing.
             streamed: Which of these it is.
         """
-        checks = self._checks.get(outcome.task)
-        if answer is None or not checks or not outcome.success:
+        checks = self._checks.get(outcome.task, ())
+        if answer is None or not outcome.success or not self.judges(outcome.task, call.body):
             self.outcomes.append(outcome)
         elif len(self._waiting) >= MOST_WAITING or len(answer) > MOST_BYTES:
             self.unjudged += 1
@@ -71,5 +73,7 @@ class Recorder:
         finally:  # an outcome is kept whether or not somebody could judge it
             verdicts = verdicts or [Verdict(None)] * len(batch)
             for (outcome, _), verdict in zip(batch, verdicts, strict=True):
-                self.outcomes.append(replace(outcome, quality=verdict.quality))
+                self.outcomes.append(
+                    replace(outcome, quality=verdict.quality, format_ok=verdict.format_ok)
+                )
         return len(batch)

@@ -191,7 +191,8 @@ class Router:
         success: bool | None = False
         ttft_ms = None
         usage = (0, 0, 0)
-        parts: list[bytes] | None = [] if self.recorder.judges(choice.task) else None
+        is_judged = self.recorder.judges(choice.task, call.body)
+        parts: list[bytes] | None = [] if is_judged else None
         try:
             source = self._connections.to(choice.target).stream(call.endpoint, call.body)
             async with aclosing(source) as items:  # type: ignore[type-var]

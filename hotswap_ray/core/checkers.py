@@ -245,7 +245,7 @@ def _passes(check: Check, answer: str) -> bool:
         case "contains":
             return not is_garbage(answer) and _plain(check.value) in _plain(answer)
         case "json_schema":
-            return any(_meets(check.json_schema or {}, value) for value in json_values(answer))
+            return any(meets(check.json_schema or {}, value) for value in json_values(answer))
         case "length":
             return check.min_chars <= len(answer.strip()) <= check.max_chars
         case "refusal":
@@ -254,7 +254,8 @@ def _passes(check: Check, answer: str) -> bool:
             return not is_garbage(answer)
 
 
-def _meets(schema: dict[str, Any], value: Any) -> bool:
+def meets(schema: Mapping[str, Any] | bool, value: Any) -> bool:
+    """Whether a value meets a valid JSON schema. Raises ``CheckerFailed`` if it cannot tell."""
     # An empty registry: references are resolved inside the schema, never over the network.
     validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
     try:

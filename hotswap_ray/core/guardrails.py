@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -46,6 +46,12 @@ class GuardrailSpec(Strict):
     )
     quality: float | None = Field(
         0.02, ge=0, le=0.4, description="Quality below that of the active model, in [0, 1]."
+    )
+    cost: float | None = Field(
+        None, ge=0, le=100, description="Share by which the mean price of a request may be higher."
+    )
+    format_validity: float | None = Field(
+        0.02, ge=0, le=0.4, description="Answers of a wrong form more than the active model has."
     )
     min_requests: int = Field(
         20, ge=1, le=10**6, description="Fewest requests of the candidate to judge by."
@@ -130,6 +136,16 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
         old, new = (one.quality[~np.isnan(one.quality)] for one in (active, candidate))
         if len(old) or len(new):  # somebody judges this task
             found.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
+    if spec.cost is not None:
+        old, new = (one.cost_usd[~np.isnan(one.cost_usd)] for one in (active, candidate))
+        if len(old) or len(new):  # somebody has a price
+            found.append(_price("cost", spec.cost, spec, old, new))
+    if spec.format_validity is not None:
+        old, new = (1 - one.format_ok[~np.isnan(one.format_ok)] for one in (active, candidate))
+        # A form that hardly any client asks for must not keep everybody waiting.
+        if len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success):
+            limit = spec.format_validity
+            found.append(_means("format_validity", limit, spec, old, new, "wrong forms"))
     return found
 
 
@@ -153,6 +169,18 @@ def _means(
     within = bool(new.mean() - old.mean() - error <= limit)
     detail = f"{what} {new.mean():.3f} against {old.mean():.3f}, {limit:+.3f} allowed"
     return _judged(metric, detail, test.log_e("better"), within, spec, len(new))
+
+
+def _price(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array) -> Checked:
+    if len(new) < spec.min_requests or len(old) < spec.min_requests:
+        return _few(metric, spec, len(old), len(new))
+    # Prices have no bound, and a bet needs one: the dearest percent counts as its cheapest.
+    most = float(np.quantile(np.concatenate((old, new)), 0.99)) or 1.0
+    fair_old = np.minimum(old, most) / most
+    fair_new = np.minimum(new, most) / most / (1 + limit)
+    found = _means(metric, 0.0, spec, fair_old, fair_new, "")
+    detail = f"{new.mean():.3g} USD a request against {old.mean():.3g}, {limit:+.0%} allowed"
+    return replace(found, detail=detail)
 
 
 def _tail(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array) -> Checked:

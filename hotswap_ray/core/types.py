@@ -48,6 +48,7 @@ class Outcome:
         tokens_out: Answer tokens.
         memory_bytes: Memory of the replica; 0 when unknown.
         quality: Score in [0, 1]; ``None`` when nobody judged it. Missing is missing.
+        format_ok: Whether the answer has the form asked for; ``None`` where none was.
     """
 
     request_id: str
@@ -63,6 +64,7 @@ class Outcome:
     tokens_out: int = 0
     memory_bytes: int = 0
     quality: float | None = None
+    format_ok: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ PRUNED_AT_ONCE = 50_000
 
 COLUMNS = [
     "request_id", "task", "model", "generation", "decision", "at_s", "success", "latency_ms",
-    "ttft_ms", "tokens_in", "tokens_out", "memory_bytes", "quality",
+    "ttft_ms", "tokens_in", "tokens_out", "memory_bytes", "quality", "format_ok",
 ]  # fmt: skip
 
 
@@ -95,7 +95,7 @@ class OutcomeLog(Database):
             (
                 row_id, key(o.request_id), number[o.task], number[o.model], o.generation,
                 number[o.decision], o.at_s, o.success, o.latency_ms, o.ttft_ms,
-                o.tokens_in, o.tokens_out, o.memory_bytes, o.quality,
+                o.tokens_in, o.tokens_out, o.memory_bytes, o.quality, o.format_ok,
             )
             for row_id, o in zip(ids, batch, strict=True)
         ]  # fmt: skip
@@ -307,7 +307,7 @@ def row_values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
     return (
         bytes(row.request).hex(), name[row.task], name[row.model], row.generation,
         name[row.decision], row.at_s, row.success, row.latency_ms, row.ttft_ms,
-        row.tokens_in, row.tokens_out, row.memory_bytes, row.quality,
+        row.tokens_in, row.tokens_out, row.memory_bytes, row.quality, row.format_ok,
     )  # fmt: skip
 
 

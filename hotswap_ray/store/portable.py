@@ -27,6 +27,8 @@ from hotswap_ray.store.schema import feedback, imports, outcomes
 SCHEMA = 1
 """Version of the lines written; every version up to it can be read."""
 CHUNK = 1000
+LATER = ("format_ok",)
+"""Columns that lines of an earlier version do not have."""
 
 
 class PortableLearnings(LearningTables):
@@ -78,9 +80,8 @@ class PortableLearnings(LearningTables):
                 page = query if last is None else query.where(outcomes.c.id > last)
                 rows = connection.execute(page).all()
             for row in rows:
-                values = row_values(row, name)
-                score = values[-1] if row.score is None else row.score
-                yield dict(zip(COLUMNS, (*values[:-1], score), strict=True))
+                doc = dict(zip(COLUMNS, row_values(row, name), strict=True))
+                yield doc if row.score is None else {**doc, "quality": row.score}
             if len(rows) < CHUNK:
                 return
             last = rows[-1].id
@@ -178,7 +179,9 @@ def _parse(text: str | bytes) -> dict[str, Any]:
 
 
 def _outcome(doc: dict[str, Any]) -> Outcome:
-    outcome = Outcome(**{name: doc[name] for name in COLUMNS})
+    outcome = Outcome(**{name: doc[name] for name in COLUMNS if name in doc or name not in LATER})
+    if outcome.format_ok not in (None, True, False):
+        raise ValueError(f"format_ok is {outcome.format_ok!r}; it must be true, false or null")
     bytes.fromhex(outcome.request_id)
     reason = problem(outcome)
     if reason:

@@ -112,6 +112,7 @@ outcomes = Table(
     Column("tokens_out", Integer, nullable=False),
     Column("memory_bytes", BigInteger, nullable=False),
     Column("quality", Double),
+    Column("format_ok", Boolean),
     # A request may have two outcomes: the model that failed and the fallback that answered.
     Index("outcomes_by_request", "request", "model", "generation", unique=True),
 )

@@ -139,7 +139,11 @@ class TestAnswerText:
 class TestJudge:
     def test_it_gives_a_verdict_for_each_answer_in_order(self):
         jobs = [job("Paris"), job("Rome"), job("Paris", PARIS, Check(kind="length", max_chars=1))]
-        assert Judge(LIMIT_S).judge(jobs) == [Verdict(1.0), Verdict(0.0), Verdict(0.0)]
+        assert Judge(LIMIT_S).judge(jobs) == [
+            Verdict(1.0),
+            Verdict(0.0),
+            Verdict(0.0, format_ok=False),
+        ]
 
     def test_an_answer_that_cannot_be_read_or_a_check_that_raises_costs_only_itself(self):
         unread = Job((PARIS,), "completions", {}, b"<html>")
