@@ -14,8 +14,9 @@ from typing import Any, Protocol
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
+from hotswap_ray.core.conclusion import conclude
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError, ValidationFailed
-from hotswap_ray.core.guardrails import Checked, Seen, check, verdict
+from hotswap_ray.core.guardrails import Checked, Seen, both_fail, check, verdict
 from hotswap_ray.core.rollout import CanarySpec, CanaryStep
 from hotswap_ray.core.routes import RouteTable, with_split
 from hotswap_ray.core.split import Share, Split
@@ -90,7 +91,17 @@ class Canary:
             step = plan.steps[number - 1]
             swap = await self._divide(swap, target, step.weight, number)
             swap = await self._observe(swap, plan, step)
-        return swap
+        return await self._concluded(swap)
+
+    async def _concluded(self, swap: Swap) -> Swap:
+        """The swap with what its candidate has proven."""
+        try:
+            seen = await self._seen(swap)
+        except HotswapError:  # it has passed all the same
+            return swap
+        return swap.with_facts(
+            canary={**_state(swap), **asdict(conclude(swap.from_model, swap.to_model, *seen))}
+        )
 
     async def _divide(self, swap: Swap, target: Target, weight: float, number: int) -> Swap:
         """Give the candidate its share; conversations that began elsewhere stay there."""
@@ -134,7 +145,7 @@ class Canary:
             if swap.facts.get("paused"):
                 await asyncio.Event().wait()  # until an operator's event ends it
             state = _state(swap)
-            checks, requests = await self._look(swap, plan, state["step_s"])
+            checks, requests, alarm = await self._look(swap, plan, state["step_s"])
             result = verdict(checks)
             said = [asdict(one) for one in checks]
             swap = swap.with_facts(canary={**state, "requests": requests, "checks": said})
@@ -146,28 +157,35 @@ class Canary:
                 raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {told}")
             spent_s = self._clock() - state["step_s"]
             passed = result == "passed" or (plan.dry_run and result != "error")
-            if passed and requests >= step.min_requests and spent_s >= step.min_s:
+            if passed and not alarm and requests >= step.min_requests and spent_s >= step.min_s:
                 return swap
-            if spent_s > plan.max_step_s:
-                if plan.on_inconclusive == "abort":
-                    raise ValidationFailed(f"inconclusive after {spent_s:.0f} s: {text}")
-                why = f"inconclusive after {spent_s:.0f} s with {requests} requests: {text}"
-                swap = swap.with_facts(paused=why[:300])
+            if not alarm and spent_s > plan.max_step_s:
+                alarm = f"inconclusive after {spent_s:.0f} s with {requests} requests: {text}"
+            if not alarm:
+                await asyncio.sleep(plan.check_s)
+            elif plan.on_inconclusive == "abort":
+                raise ValidationFailed(alarm)
+            else:
+                swap = swap.with_facts(paused=alarm[:300])
                 await asyncio.to_thread(self._store.save_swap, swap.to_doc())
                 self._note(swap)
-                continue
-            await asyncio.sleep(plan.check_s)
 
-    async def _look(self, swap: Swap, plan: CanarySpec, step_s: float) -> tuple[list[Checked], int]:
-        """What the guardrails find, and the candidate's requests in this step."""
+    async def _look(
+        self, swap: Swap, plan: CanarySpec, step_s: float
+    ) -> tuple[list[Checked], int, str]:
+        """What the guardrails find, the candidate's requests in this step, and an alarm."""
         try:
-            models = (swap.from_model, swap.to_model)
-            seen = await self._learning.observed(swap.task, models, _state(swap)["began_s"])
+            active, candidate = await self._seen(swap)
         except HotswapError as error:  # could not measure: no reason to give anything up
-            return [Checked("learning", "error", str(error)[:200])], 0
-        active, candidate = (seen[model] for model in models)
+            return [Checked("learning", "error", str(error)[:200])], 0, ""
         in_step = int((candidate.at_s >= step_s).sum())
-        return check(plan.guardrails, active, candidate), in_step
+        alarm = "" if plan.dry_run else both_fail(plan.guardrails, active, candidate)
+        return check(plan.guardrails, active, candidate), in_step, alarm
+
+    async def _seen(self, swap: Swap) -> tuple[Seen, Seen]:
+        models = (swap.from_model, swap.to_model)
+        seen = await self._learning.observed(swap.task, models, _state(swap)["began_s"])
+        return seen[swap.from_model], seen[swap.to_model]
 
 
 def _state(swap: Swap) -> dict[str, Any]:

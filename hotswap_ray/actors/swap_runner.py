@@ -226,7 +226,7 @@ class SwapRunner:
                 if signal.done():
                     signals.put_nowait(signal.result())  # it may fit the next phase
                 signal.cancel()
-                return self._result(swap, action)
+                return self._result(action, self._swaps[swap.swap_id])
             said = signal.result()
             seen = self._swaps[swap.swap_id]  # an action may have noted more
             if may(swap.phase, said.event) and matches(seen, said.if_match):
@@ -239,7 +239,8 @@ class SwapRunner:
         await self._webhooks.before(swap)
         return await self._actions.action(swap.phase)(swap)
 
-    def _result(self, swap: Swap, action: asyncio.Future[Swap]) -> Step:
+    def _result(self, action: asyncio.Future[Swap], swap: Swap) -> Step:
+        """What an action led to; ``swap`` as it noted it, for one that did not come to its end."""
         try:
             return Step(action.result(), Event.DONE)
         except StoreError as error:

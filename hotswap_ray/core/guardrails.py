@@ -30,6 +30,8 @@ Result = Literal["passed", "failed", "inconclusive", "error"]
 TAIL = 0.05
 SLACK = 0.05
 """Answers beyond the tail that prove nothing: the incumbent's percentile is an estimate."""
+BOTH_FAIL = 0.5
+"""Share of failures from which on a model is taken for down."""
 
 
 class GuardrailSpec(Strict):
@@ -156,6 +158,29 @@ def verdict(checks: Sequence[Checked]) -> Result:
     return next((result for result in order if result in results), "error")
 
 
+def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
+    """Why a comparison says nothing: both models fail at least half of their latest requests.
+
+    Returns:
+        A sentence; empty where they do not, or too few requests are there to tell.
+
+    Example:
+        >>> none = np.full(20, np.nan)
+        >>> down = Seen(np.zeros(20), none, none, none, none, none, none)
+        >>> both_fail(GuardrailSpec(), down, down)
+        'both models fail: 100% of the latest 20 requests of the active one, 100% of the other'
+    """
+    least = spec.min_requests
+    latest = [one.success[-least:] for one in (active, candidate)]
+    if any(len(one) < least or one.mean() > 1 - BOTH_FAIL for one in latest):
+        return ""
+    old, new = (f"{1 - one.mean():.0%}" for one in latest)
+    return (
+        f"both models fail: {old} of the latest {least} requests of the active one, "
+        f"{new} of the other"
+    )
+
+
 def _means(
     metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array, what: str
 ) -> Checked:
@@ -163,7 +188,7 @@ def _means(
     if len(new) < spec.min_requests or len(old) < spec.min_requests:
         return _few(metric, spec, len(old), len(new))
     test = PairTest(margin=limit, width=limit + 0.1)
-    test.extend(_matched(old, new))
+    test.extend(matched(old, new))
     # Beyond the limit by more than chance would explain it: one standard error.
     error = math.sqrt(new.var() / len(new) + old.var() / len(old))
     within = bool(new.mean() - old.mean() - error <= limit)
@@ -215,7 +240,7 @@ def _few(metric: str, spec: GuardrailSpec, old: int, new: int) -> Checked:
     return Checked(metric, "inconclusive", detail, new)
 
 
-def _matched(old: Array, new: Array) -> list[float]:
+def matched(old: Array, new: Array) -> list[float]:
     """Differences of values that met by their order alone, as ``Matching`` pairs them."""
     ratio = min(max(len(old) // max(len(new), 1), 1), 10)
     matching = Matching(ratio, waiting=len(old) + len(new))

@@ -21,7 +21,12 @@ class CanaryStep(Strict):
 
 
 class CanarySpec(Strict):
-    """How a candidate proves itself on a growing share of a task's conversations."""
+    """How a candidate proves itself on a growing share of a task's conversations.
+
+    Where both models fail at least half of their latest ``guardrails.min_requests`` requests, no
+    comparison says anything: the active model is kept, whatever the candidate does, and the
+    canary pauses for a person, or gives the candidate up if ``on_inconclusive`` is ``abort``.
+    """
 
     steps: tuple[CanaryStep, ...] = Field(
         (), description="Shares that rise; none switches at once."
@@ -36,7 +41,8 @@ class CanarySpec(Strict):
     check_s: float = Field(1, ge=0.05, le=3600, description="Time between two checks.")
     max_step_s: float = Field(3600, ge=1, le=604_800, description="Longest a step stays undecided.")
     on_inconclusive: Literal["pause", "abort"] = Field(
-        "pause", description="What follows: wait for a person, or give the candidate up."
+        "pause",
+        description="What follows, also when both models fail: wait for a person, or give it up.",
     )
     dry_run: bool = Field(False, description="Guardrails only report.")
 

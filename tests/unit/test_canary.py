@@ -1,6 +1,7 @@
 """A candidate gets a share, is compared with the active model, and goes on or goes back."""
 
 import asyncio
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,13 +143,58 @@ async def test_what_cannot_be_measured_rolls_nothing_back(world):
     assert (await world.controller.wait(record["swap_id"], 10))["phase"] == "succeeded"
 
 
-async def test_both_models_failing_keeps_the_active_one(world):
-    """Nobody is proven worse: the step is not passed on that account, nor is anybody out."""
-    world.learning.rollouts = lambda since_s: (seen(200, 140), seen(40, 34))
-    record = await begin(world)
-    assert canary(world, record)["checks"][0]["result"] == "inconclusive"
+def down(number, failures, last):
+    """Requests of which some fail, among them so many of the last twenty."""
+    made = seen(number)
+    made.success[: failures - last] = 0
+    made.success[number - last :] = 0
+    return made
+
+
+@pytest.mark.parametrize("choice", ["pause", "abort"])
+async def test_both_models_failing_keeps_the_active_one(world, choice):
+    """Nobody is proven worse; the plan says whether a person decides, or the candidate goes."""
+    world.learning.rollouts = lambda since_s: (down(200, 140, 12), down(40, 34, 15))
+    config = make_config(canary={**PLAN, "on_inconclusive": choice})
+    world.controller._actions._canary._config = config
+    record = await begin(world) if choice == "pause" else await world.controller.swap("t", "b")
+    said = "both models fail: 60% of the latest 20 requests of the active one, 75% of the other"
+    if choice == "abort":
+        assert said in (await world.controller.wait(record["swap_id"], 10))["error"]
+    else:
+        swaps = world.controller._runner._swaps
+        await until(lambda: swaps[record["swap_id"]].facts.get("paused") == said)
+        await world.controller.signal(record["swap_id"], "abort")
+        await world.controller.wait(record["swap_id"], 10)
     assert world.model_of("t") == "a"
-    await world.controller.signal(record["swap_id"], "abort")
+    assert world.nothing_is_left_of("b")
+
+
+async def test_a_candidate_that_is_worse_is_out_even_where_both_fail(world):
+    world.learning.rollouts = lambda since_s: (down(900, 460, 12), down(200, 200, 20))
+    ended = await world.swap("t", "b")
+    assert "error_rate: failures 1.000 against 0.511" in ended["error"]
+    assert ended["facts"]["canary"]["checks"][0]["result"] == "failed"  # the numbers are kept
+
+
+def judged(number, quality):
+    return replace(seen(number), quality=np.full(number, quality))
+
+
+@pytest.mark.parametrize(
+    ("result", "old", "new"),
+    [
+        ("better", judged(200, 0.6), judged(100, 0.9)),
+        ("equivalent", judged(800, 0.8), judged(400, 0.8)),
+        ("not_worse", judged(400, 0.8), judged(200, 0.81)),
+        ("passed", seen(200), seen(40)),
+    ],
+)
+async def test_a_canary_that_passed_says_what_was_proven(world, result, old, new):
+    world.learning.rollouts = lambda since_s: (old, new)
+    said = (await world.swap("t", "b"))["facts"]["canary"]
+    assert said["result"] == result
+    assert f"{len(new.success)} requests" in said["sentence"]
 
 
 async def test_a_second_rollout_of_a_task_is_refused_and_pause_is_for_canaries(world):
