@@ -48,8 +48,8 @@ class Comparison:
 
     Attributes:
         model: The variant.
-        differences: Pairs of values that met.
-        effect: Mean difference to the control; ``None`` before the first pair.
+        differences: Differences of values that met, of those that may prove "better".
+        effect: Mean less that of the control; ``None`` while one of them has no value.
         low: Lower end of its anytime-valid interval.
         high: Upper end.
         log_e_better: Logarithm of the evidence that it is better by more than the margin.
@@ -58,7 +58,7 @@ class Comparison:
         e_worse: The same for worse.
         bar: Evidence that proves something.
         verdict: What is proven.
-        more: Further pairs until "better" if all goes on like this; ``None`` if never.
+        more: Further values of it until "better" if all goes on like this; ``None`` if never.
         failed: Guardrails that failed, with their numbers.
         dropped: Why it is out; ``None`` while it takes part.
     """
@@ -188,7 +188,12 @@ def _head(
         return f"{same} and {control} are as good as each other{cheaper},"
     if reason == "running":
         return "The test is running"
-    names = _and([one.model for one in comparisons])
+    names = _and(
+        [
+            one.model if one.effect is None else f"{one.model} ({one.effect:+.3f})"
+            for one in comparisons
+        ]
+    )
     return {
         "not_better": f"{names}: not better than {control}, which stays,",
         "worse": f"{names}: proven worse than {control}, which stays,",

@@ -9,9 +9,6 @@ from pydantic import Field, model_validator
 from hotswap_ray.core.guardrails import GuardrailSpec
 from hotswap_ray.core.strict import Strict
 
-MOST_RATIO = 10
-"""More requests of the control per one of a variant hardly make the difference more certain."""
-
 
 class ABTestSpec(Strict):
     """A comparison of some models with the active one, the control, on a task's traffic."""

@@ -1,17 +1,11 @@
 """What an A/B test has found so far: a pure function of its requests, to be looked at any time.
 
-Two arms of a split are not paired: each request had one answer. Their values meet by number: the
-i-th of a variant with the mean of the i-th ``ratio`` of the control, as
-``core/decision.Matching`` joins them. The ratio comes from the *stated* shares (1 where they
-adapt), never from what was seen, so the differences do not depend on how the traffic was
-divided, and the betting test of ``core/decision.py`` holds at every look. With K variants each
-proof needs ``E >= K / alpha`` (Bonferroni), and intervals are at level ``1 - alpha / K``. An
-interval has two ends and pays for both, so it leaves zero a little later than the one-sided
-proof comes.
+Each variant is compared with the control by betting tests (``core/ab_pairs.py``). With K variants
+each proof needs ``E >= K / alpha`` (Bonferroni), and intervals are at level ``1 - alpha / K``. An
+interval has two ends and pays for both, so it leaves zero a little later than the one-sided proof
+comes.
 
-Because the report is computed from the requests alone, a restarted controller finds the same. An
-answer judged later than its successors shifts the pairs behind it by one; judging takes seconds,
-so that touches the newest pairs only.
+Because the report is computed from the requests alone, a restarted controller finds the same.
 """
 
 from __future__ import annotations
@@ -23,11 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hotswap_ray.core.ab_pairs import Pair, measured, pair_of
 from hotswap_ray.core.ab_result import Arm, Comparison, Reason, Report, sentence_of
-from hotswap_ray.core.ab_spec import MOST_RATIO, ABTestSpec
-from hotswap_ray.core.ab_weights import measured, weights_of
-from hotswap_ray.core.confidence import interval
-from hotswap_ray.core.decision import PairTest
+from hotswap_ray.core.ab_spec import ABTestSpec
+from hotswap_ray.core.ab_weights import weights_of
 from hotswap_ray.core.guardrails import Seen, check
 
 __all__ = ["ABTestSpec", "Report", "harmful", "history", "report", "weights_of"]
@@ -69,9 +62,12 @@ def report(
     """
     out = {**harmful(spec, control, seen), **(dropped or {})}
     arms = _arms(control, spec, seen)
-    tests = {name: _test(spec, control, seen, name) for name in spec.variants}
-    comparisons = tuple(_comparison(spec, control, seen, name, out) for name in spec.variants)
-    reason, winner = _end(spec, control, arms, comparisons, tests, spent_s)
+    pairs = {name: pair_of(spec, control, seen, name) for name in spec.variants}
+    comparisons = tuple(
+        _comparison(pair, name, _failed(spec, control, seen, name), out.get(name))
+        for name, pair in pairs.items()
+    )
+    reason, winner = _end(spec, control, arms, pairs, out, spent_s)
     missing = tuple(arm.model for arm in arms if arm.requests and not arm.values)
     sentence = sentence_of(
         reason, winner, control, arms, comparisons, missing, spec.metric, spec.min_requests
@@ -108,9 +104,9 @@ def harmful(spec: ABTestSpec, control: str, seen: Mapping[str, Seen]) -> dict[st
     """
     found = {}
     for name in spec.variants:
-        test = _test(spec, control, seen, name)
-        if test.verdict(len(spec.variants), spec.alpha) == "worse":
-            found[name] = f"worse than {control} by {-test.mean:.3f}, proven"
+        pair = pair_of(spec, control, seen, name)
+        if pair.verdict == "worse":
+            found[name] = f"proven worse than {control}, by {-(pair.effect or 0.0):.3f}"
         elif failed := _failed(spec, control, seen, name):
             found[name] = "guardrail failed: " + "; ".join(failed)
     return found
@@ -128,7 +124,7 @@ def history(
         points: Most points, evenly spaced in requests of all models.
 
     Returns:
-        Per variant points ``{requests, effect, low, high}``; none before its first pair.
+        Per variant points ``{requests, effect, low, high}``; none before both arms have a value.
     """
     models = [model for model in (control, *spec.variants) if model in seen]
     arrivals = np.sort(np.concatenate([seen[model].at_s for model in models] or [np.empty(0)]))
@@ -138,35 +134,13 @@ def history(
     for count in counts[counts >= 1].tolist() if len(arrivals) else []:
         then = {model: _until(seen[model], float(arrivals[count - 1])) for model in models}
         for name in spec.variants:
-            d = differences(spec, control, then, name)
-            if len(d):
-                low, high = interval(d, spec.alpha / len(spec.variants))
+            pair = pair_of(spec, control, then, name)
+            if pair.effect is not None:
+                low, high = pair.interval
                 found[name].append(
-                    {"requests": count, "effect": float(d.mean()), "low": low, "high": high}
+                    {"requests": count, "effect": pair.effect, "low": low, "high": high}
                 )
     return found
-
-
-def differences(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> Array:
-    """Values of a variant less those of the control that they met by number.
-
-    The ratio is that of the stated shares, rounded down, at most ``MOST_RATIO``; 1 if adaptive.
-    """
-    old, new = measured(spec, seen, control), measured(spec, seen, name)
-    ratio = 1
-    if not spec.adaptive:
-        shares = spec.shares
-        ratio = int((1 - sum(shares.values())) / shares[name] + 1e-6)
-        ratio = min(max(ratio, 1), MOST_RATIO)
-    number = min(len(new), len(old) // ratio)
-    found: Array = new[:number] - old[: number * ratio].reshape(number, ratio).mean(1)
-    return found
-
-
-def _test(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> PairTest:
-    test = PairTest(spec.margin, spec.equivalence)
-    test.extend(differences(spec, control, seen, name).tolist())
-    return test
 
 
 def _failed(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> tuple[str, ...]:
@@ -208,28 +182,24 @@ def _mean(values: Array) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _comparison(
-    spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str, out: Mapping[str, str]
-) -> Comparison:
-    number, d = len(spec.variants), differences(spec, control, seen, name)
-    test = _test(spec, control, seen, name)
-    low, high = interval(d, spec.alpha / number)
-    better, worse = test.log_e("better"), test.log_e("worse")
+def _comparison(pair: Pair, name: str, failed: tuple[str, ...], dropped: str | None) -> Comparison:
+    low, high = pair.interval
+    better, worse = pair.log_e("better"), pair.log_e("worse")
     return Comparison(
         model=name,
-        differences=test.count,
-        effect=test.mean if test.count else None,
+        differences=pair.up.count,
+        effect=pair.effect,
         low=low,
         high=high,
         log_e_better=better,
         log_e_worse=worse,
         e_better=math.exp(min(better, 690)),
         e_worse=math.exp(min(worse, 690)),
-        bar=number / spec.alpha,
-        verdict=test.verdict(number, spec.alpha),
-        more=test.more(number, spec.alpha),
-        failed=_failed(spec, control, seen, name),
-        dropped=out.get(name),
+        bar=math.exp(pair.bar),
+        verdict=pair.verdict,
+        more=pair.more,
+        failed=failed,
+        dropped=dropped,
     )
 
 
@@ -237,33 +207,26 @@ def _end(
     spec: ABTestSpec,
     control: str,
     arms: tuple[Arm, ...],
-    comparisons: tuple[Comparison, ...],
-    tests: Mapping[str, PairTest],
+    pairs: Mapping[str, Pair],
+    out: Mapping[str, str],
     spent_s: float,
 ) -> tuple[Reason, str | None]:
     """Why the test is over, if it is, and which model to take."""
-    live = [one for one in comparisons if one.dropped is None]
+    live = {name: pair for name, pair in pairs.items() if name not in out}
     if not live:
-        harm = any(one.verdict != "worse" for one in comparisons)
-        return ("harm" if harm else "worse"), None
+        worse = all(pair.verdict == "worse" for pair in pairs.values())
+        return ("worse" if worse else "harm"), None
     requests = {arm.model: arm.requests for arm in arms}
-    if min(requests[name] for name in (control, *(one.model for one in live))) >= spec.min_requests:
-        better = [one for one in live if one.verdict == "better"]
+    if min(requests[name] for name in (control, *live)) >= spec.min_requests:
+        better = [name for name, pair in live.items() if pair.verdict == "better"]
         if better:
-            return "better", max(better, key=lambda one: one.effect or 0.0).model
-        bar = math.log(len(comparisons) / spec.alpha)
-        if all(_settled(one, tests[one.model], bar) for one in live):
-            same = [one.model for one in live if one.verdict == "equivalent"]
+            return "better", max(better, key=lambda name: live[name].effect or 0.0)
+        if all(pair.settled for pair in live.values()):
+            same = [name for name, pair in live.items() if pair.verdict == "equivalent"]
             return ("equivalent", _cheapest(control, same, arms)) if same else ("not_better", None)
     if sum(requests.values()) >= spec.max_requests:
         return "max_requests", None
     return ("max_s" if spent_s >= spec.max_s else "running"), None
-
-
-def _settled(one: Comparison, test: PairTest, bar: float) -> bool:
-    if one.verdict == "not_better":
-        return test.log_e("not_worse") < bar / 2
-    return one.verdict == "equivalent"
 
 
 def _cheapest(control: str, same: list[str], arms: tuple[Arm, ...]) -> str | None:

@@ -13,26 +13,13 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from hotswap_ray.core.ab_pairs import measured
 from hotswap_ray.core.ab_spec import ABTestSpec
 from hotswap_ray.core.guardrails import Seen
 
 Array = NDArray[np.float64]
 CELLS = 2000
 """Parts of [0, 1] that a posterior is summed over."""
-
-
-def measured(spec: ABTestSpec, seen: Mapping[str, Seen], model: str) -> Array:
-    """Values of a test's metric at one model, in order of arrival; unknown ones are left out.
-
-    Quality is of the answers that were judged. A failed request has none: the guardrail
-    ``error_rate`` watches failures, and ``metric: success`` compares nothing else.
-    """
-    if model not in seen:
-        return np.empty(0)
-    one = seen[model]
-    values = one.quality if spec.metric == "quality" else one.success
-    known: Array = values[~np.isnan(values)]
-    return known
 
 
 def weights_of(
@@ -45,12 +32,8 @@ def weights_of(
     above the floor ``min_weight`` that every model keeps, rounded down to whole percents so that
     small changes need no new route table.
 
-    Why that keeps the test valid: the shares decide *how many* values a model has, and values
-    meet by their number alone, with a ratio fixed before the first request (``core/ab_test.py``).
-    The sequence of differences is the same whatever the shares do, they only decide how far it
-    gets, and the bound holds at every length. What it does ask for is that a model's mean stays
-    put: where the traffic grows harder for all, shares that change confound the hour with the
-    model, and set shares do not.
+    They keep the test valid because values meet by number, in blocks fixed beforehand; why, and
+    what they ask for in return, is told in ``core/ab_pairs.py``.
 
     Args:
         spec: The test.
