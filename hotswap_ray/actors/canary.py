@@ -69,7 +69,7 @@ class Canary:
     def plan(self, swap: Swap) -> CanarySpec:
         """The plan of a swap: its own, or the configuration's."""
         stated = swap.facts.get("plan")
-        return CanarySpec.model_validate(stated) if stated else self._config.swap.canary
+        return self._config.swap.canary if stated is None else CanarySpec.model_validate(stated)
 
     async def run(self, swap: Swap) -> Swap:
         """Return when the last step was passed.
@@ -145,6 +145,9 @@ class Canary:
             if swap.facts.get("paused"):
                 await asyncio.Event().wait()  # until an operator's event ends it
             state = _state(swap)
+            if (now_s := self._clock()) < state["step_s"]:  # the clock went back: the step anew
+                state = {**state, "began_s": min(state["began_s"], now_s), "step_s": now_s}
+                swap = swap.with_facts(canary=state)
             checks, requests, alarm = await self._look(swap, plan, state["step_s"])
             result = verdict(checks)
             said = [asdict(one) for one in checks]

@@ -132,7 +132,12 @@ class Publisher:
             StoreError: The table could not be saved; nothing was published.
         """
         # Shielded: a table that is in the store but not here would stop every later commit.
-        table, started = await asyncio.shield(self._put(change, save or self._save))
+        put = asyncio.ensure_future(self._put(change, save or self._save))
+        try:
+            table, started = await asyncio.shield(put)
+        except asyncio.CancelledError:
+            await asyncio.wait({put})  # or it would be saved over what the canceller saves next
+            raise
         await self.wait(lambda said: said.version >= table.version, ack_timeout_s)
         return (time.perf_counter() - started) * 1e3
 

@@ -256,14 +256,16 @@ class Router:
                 choice = Choice(task, preferred, Decision.PINNED, route.fallback)
             else:
                 choice = choose(table, call.model, task)
-            if choice.target.app not in self._suspects:
-                if route.split is not None and choice.decision is Decision.ACTIVE:
-                    divided = self.rollout.pick(call, choice, route.split)
-                    if divided is not None:
-                        return divided
+            if route.split is not None and choice.decision is Decision.ACTIVE:
+                divided = self.rollout.pick(call, choice, route.split)
+                if divided is None:
                     until = began + self._limits.hold_timeout_s
                     await self._news.wait(until, f"a rollout of task {task!r} goes on", 1.0)
                     continue
+                choice = divided
+            if choice.target.app not in self._suspects:
+                if route.split is not None:
+                    return choice
                 return self.explorer.pick(choice, route, self._has_room)
             other = choice.fallback
             if other is not None and other.app not in self._suspects:

@@ -106,8 +106,7 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
             config, store, self._pool, self._publisher, self._runner, clock
         )
         self._plan = SwapPlan(
-            *(config, fleet, self._pool, self._requests, self._runner),
-            *(self._actions, self._learning),
+            *(fleet, self._pool, self._requests, self._runner, self._actions, self._learning)
         )
         self._recovery = Recovery(
             config, store, self._pool, self._publisher, self._runner, self._tasks, clock

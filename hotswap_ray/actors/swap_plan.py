@@ -11,7 +11,6 @@ from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.actors.swap_runner import SwapRunner
-from hotswap_ray.config import Config
 from hotswap_ray.core.errors import (
     HotswapError,
     InsufficientResources,
@@ -25,7 +24,6 @@ class SwapPlan:
     """Answers what would come of a request for a swap, by the code that would act on it.
 
     Args:
-        config: Defaults of a swap.
         fleet: The cluster, for the room it has.
         pool: Models.
         requests: What would refuse it.
@@ -36,7 +34,6 @@ class SwapPlan:
 
     def __init__(
         self,
-        config: Config,
         fleet: Fleet,
         pool: ModelPool,
         requests: SwapRequests,
@@ -44,7 +41,6 @@ class SwapPlan:
         actions: SwapActions,
         learning: SwapLearning,
     ) -> None:
-        self._config = config
         self._fleet = fleet
         self._pool = pool
         self._requests = requests
@@ -107,7 +103,7 @@ class SwapPlan:
             "strategy": way,
             "reason": why,
             "room": {"need": _plain(self._need(model)), "free": _plain(await self._fleet.free())},
-            "canary": [step["weight"] for step in self._steps(facts)],
+            "canary": [step["weight"] for step in facts["plan"].get("steps", ())],
             "prediction": prediction,
             "load_s": prediction and prediction["load_s"],
             "bake_s": draft.bake_s,
@@ -117,10 +113,6 @@ class SwapPlan:
         if self._pool.is_ready(model):
             return Room()
         return room_of(self._pool.spec(model), self._pool.measured_bytes.get(model, 0))
-
-    def _steps(self, facts: dict[str, Any]) -> list[dict[str, Any]]:
-        plan = facts.get("plan") or self._config.swap.canary.model_dump()
-        return list(plan["steps"])
 
     async def _prediction(self, task: str, model: str) -> dict[str, Any] | None:
         try:

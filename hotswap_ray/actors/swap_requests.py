@@ -92,9 +92,10 @@ class SwapRequests:
     ) -> dict[str, Any]:
         """What is asked for, as facts of a swap. Raises ``InvalidRequest``."""
         check_request(swap_id, bake_s, strategy, compatibility)
-        plan = None if canary is None else _plan(canary, self._config.swap.canary)
+        # Kept with the swap: a configuration that changes under way changes no rollout's plan.
+        plan = _plan(canary, self._config.swap.canary)
         said = zip(SETTINGS, (strategy, compatibility, plan), strict=True)
-        return {key: value for key, value in said if value}
+        return {key: value for key, value in said if value is not None}
 
     async def _begin(
         self,
@@ -205,9 +206,12 @@ class SwapRequests:
         for swap in self._runner.open():
             if swap.task == task:
                 event = Event.ROLLBACK if may(swap.phase, Event.ROLLBACK) else Event.ABORT
-                signalled = await self._runner.signal(
-                    swap.swap_id, event, swap_id or "", requested_by, if_match
-                )
+                try:
+                    signalled = await self._runner.signal(
+                        swap.swap_id, event, swap_id or "", requested_by, if_match
+                    )
+                except IllegalTransition as error:  # too late to end it, too early to undo it
+                    raise Conflict(f"{error}; ask again when it has ended", 5.0) from None
                 return signalled.to_doc()
         current = self._publisher.route(task).model
         ended = [Swap.from_doc(doc) for doc in docs]
@@ -270,9 +274,10 @@ def retry_id(old: Swap, number: int) -> str:
     return root + end
 
 
-def _plan(text: str, defaults: CanarySpec) -> dict[str, Any]:
+def _plan(text: str | None, defaults: CanarySpec) -> dict[str, Any]:
     try:
-        return plan_of(text, defaults).model_dump()
+        plan = defaults if text is None else plan_of(text, defaults)
+        return plan.model_dump(mode="json", exclude_defaults=True)
     except ValueError as error:
         raise InvalidRequest(f"canary: {error}") from None
 

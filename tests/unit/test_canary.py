@@ -80,8 +80,7 @@ async def test_a_candidate_that_is_worse_is_out_and_says_why(world):
 
 async def test_a_dry_run_only_reports(world):
     world.learning.rollouts = lambda since_s: (seen(900), seen(60, failures=20))
-    world.controller._config = make_config(canary={**PLAN, "dry_run": True})
-    world.controller._actions._canary._config = world.controller._config
+    world.controller._requests._config = make_config(canary={**PLAN, "dry_run": True})
     record = await world.controller.swap("t", "b")
     ended = await world.controller.wait(record["swap_id"], 10)
     assert ended["phase"] == "succeeded"
@@ -113,7 +112,7 @@ async def test_an_operator_may_end_a_canary_either_way(world, event, model):
 async def test_too_little_traffic_is_a_result_and_no_endless_wait(world, choice):
     world.learning.rollouts = lambda since_s: (seen(5), seen(3))
     config = make_config(canary={**PLAN, "max_step_s": 1, "on_inconclusive": choice})
-    world.controller._actions._canary._config = config
+    world.controller._requests._config = config
     record = await begin(world)
     world.clock.now_s += 10
     if choice == "abort":

@@ -26,8 +26,8 @@ def quick(monkeypatch):
 
 def succession(world, path):
     """Another process with the same store and cluster."""
-    heir = World(path, world.config, replicas=0)
-    heir.fleet = world.fleet
+    heir = type(world)(path, world.config, replicas=0)
+    heir.fleet, heir.learning = world.fleet, world.learning
     for name, old in world.fleet.ingress.items():
         ingress = heir.fleet.ingress[name] = FakeIngress(name)
         ingress.table, ingress.in_flight = old.table, old.in_flight
