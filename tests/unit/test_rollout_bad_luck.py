@@ -10,7 +10,7 @@ from hotswap_ray.actors import canary as canary_module
 from hotswap_ray.actors import suspects
 from hotswap_ray.core.errors import EngineUnavailable
 from hotswap_ray.core.routes import with_route, with_split
-from hotswap_ray.core.split import Split
+from hotswap_ray.core.split import Share, Split
 from tests.unit.rollout_world import BAD, FEW, GOOD, PLAN, Watched, check_end, seen
 from tests.unit.router_world import A, B
 from tests.unit.router_world import World as RouterWorld
@@ -48,7 +48,7 @@ async def test_a_candidate_whose_quality_nobody_reports_waits_and_then_asks_a_pe
     swap_id = await world.canary()
     world.clock.now_s += 3601
     assert "quality inconclusive: 15 requests of the candidate" in await world.paused(swap_id)
-    assert world.table.routes["t"].split.weight == 0.01
+    assert world.table.routes["t"].split.weights == (0.01,)
     await world.controller.signal(swap_id, "abort")
     check_end(world, await world.controller.wait(swap_id, 10))
 
@@ -104,7 +104,7 @@ async def test_a_store_that_is_away_during_a_step_takes_no_share_back(tmp_path, 
     world.clock.now_s += 5
     world.sees(GOOD)
     await world.until(lambda: "waits for the store" in world.controller._runner.last_error)
-    assert world.table.routes["t"].split.weight >= 0.01
+    assert world.table.routes["t"].split.weights >= (0.01,)
     world.store.after_commit, world.store.refuses = None, False
     record = await world.controller.wait(swap_id, 10)
     assert (record["phase"], record["facts"]["canary"]["began_s"]) == ("succeeded", began_s)
@@ -169,8 +169,14 @@ def test_a_controller_that_dies_after_any_commit_of_a_rollout_comes_to_the_same_
     tmp_path, monkeypatch, job, phase
 ):
     """In each phase, in each step, and between opening a step and making it."""
-    monkeypatch.setattr("tests.unit.test_swap_recovery.World", Watched)
-    died_in = set()
+    made = []
+
+    class Kept(Watched):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options)
+            made.append(self)
+
+    monkeypatch.setattr("tests.unit.test_swap_recovery.World", Kept)
     for commits in range(1, MOST_COMMITS):
         path = tmp_path / str(commits)
         path.mkdir()
@@ -182,12 +188,11 @@ def test_a_controller_that_dies_after_any_commit_of_a_rollout_comes_to_the_same_
         assert world.model_of("t") == ("b" if phase == "succeeded" else "a"), where
         assert world.table.routes["t"].split is None, where
         assert world.fleet.harm == [], where
-        died_in.update(table.routes["t"].split for _, table in world.saved[:1])
         if not crashed:
             break
     assert not crashed, "the swap has more commits than were tried"
-    openings = {split.opening for split in died_in if split}
-    assert 0.01 in openings
+    last = [one.saved[-1][1].routes["t"].split for one in made if one.saved]
+    assert (0.01,) in {split.opening for split in last if split}
 
 
 def die(model):
@@ -207,7 +212,7 @@ async def test_a_candidates_death_costs_no_request_and_the_conversation_goes_on(
 ):
     monkeypatch.setattr(suspects, "AGAIN_S", 0.001)
     router = RouterWorld()
-    await router.use(with_split(router.table, "t", Split(B, weight, "rollout-1")))
+    await router.use(with_split(router.table, "t", Split("rollout-1", (Share(B, weight),))))
     before = [await answer(router, asked(n, f"s{n}")) for n in range(300)]
     assert {model for model, _ in before} == {"a", "b"}
     candidate = router.models["b"]
@@ -227,7 +232,7 @@ async def test_a_candidates_death_costs_no_request_and_the_conversation_goes_on(
 async def test_the_active_models_death_leaves_the_candidates_conversations_alone():
     router = RouterWorld(first_byte_timeout_s=0.1)
     table = with_route(router.table, "t", A, {})  # no fallback
-    await router.use(with_split(table, "t", Split(B, 0.99, "rollout-1")))
+    await router.use(with_split(table, "t", Split("rollout-1", (Share(B, 0.99),))))
     await answer(router, asked(0, "s0"))
     die(router.models["a"])
     told = await asyncio.gather(
