@@ -155,7 +155,7 @@ async def test_both_models_failing_keeps_the_active_one(world, choice):
     """Nobody is proven worse; the plan says whether a person decides, or the candidate goes."""
     world.learning.rollouts = lambda since_s: (down(200, 140, 12), down(40, 34, 15))
     config = make_config(canary={**PLAN, "on_inconclusive": choice})
-    world.controller._actions._canary._config = config
+    world.controller._requests._config = config
     record = await begin(world) if choice == "pause" else await world.controller.swap("t", "b")
     said = "both models fail: 60% of the latest 20 requests of the active one, 75% of the other"
     if choice == "abort":
