@@ -121,8 +121,8 @@ class ModelPool:
         return can_sleep(self.spec(model))
 
     def users(self, model: str) -> list[str]:
-        """Tasks that ``model`` serves now."""
-        return [t for t, route in self._publisher.table.routes.items() if route.model == model]
+        """Tasks that ``model`` serves now, as their own or as a candidate of a rollout or test."""
+        return [t for t, route in self._publisher.table.routes.items() if route.uses(model)]
 
     def fallback_users(self, model: str) -> list[str]:
         """Tasks that ``model`` is the fallback of."""

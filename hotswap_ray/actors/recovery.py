@@ -39,6 +39,7 @@ class Recovery:
         runner: Swaps.
         tasks: Task specs by id.
         clock: Unix seconds.
+        tested: Models that open A/B tests need.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Recovery:
         runner: SwapRunner,
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
+        tested: Callable[[], set[str]] = set,
     ) -> None:
         self._config = config
         self._store = store
@@ -58,6 +60,7 @@ class Recovery:
         self._runner = runner
         self._tasks = tasks
         self._clock = clock
+        self._tested = tested
         self._work: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
@@ -142,13 +145,13 @@ class Recovery:
         self._runner.resume(swap)
 
     def _wanted(self) -> set[str]:
-        """Models that must be loaded: of routes, fallbacks, residents and open swaps."""
+        """Models that must be loaded: of routes, fallbacks, residents, open swaps and A/B tests."""
         models = {route.model for route in self._publisher.table.routes.values()}
         models |= {task.fallback for task in self._tasks.values() if task.fallback}
         models |= {spec.id for spec in self._pool.specs.values() if spec.resident}
         for swap in self._runner.open():
             models |= {swap.from_model, swap.to_model}
-        return models & set(self._pool.specs)
+        return (models | self._tested()) & set(self._pool.specs)
 
     async def _keep_loading(self, model: str, lost: set[str] | None = None) -> None:
         """Load, again after a failure while it is wanted; the operator sees each as an event."""

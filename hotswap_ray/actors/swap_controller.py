@@ -12,6 +12,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hotswap_ray.actors import judge_link
+from hotswap_ray.actors.ab_test_calls import AbTestCalls
+from hotswap_ray.actors.ab_tests import AbTests
 from hotswap_ray.actors.autoswap_loop import AutoswapLoop
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
@@ -46,7 +48,7 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
-class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls):
+class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -103,13 +105,19 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         self._runner = SwapRunner(store, self._actions, webhooks, clock, self._swap_ended)
         self._on_swap_end = on_swap_end
         self._requests = SwapRequests(
-            config, store, self._pool, self._publisher, self._runner, clock
+            *(config, store, self._pool, self._publisher, self._runner, clock),
+            lambda task: self._ab_tests.refusal(task),
+        )
+        self._ab_tests = AbTests(
+            *(config, store, self._pool, self._publisher, self._runner, self._requests),
+            *(self._actions, learning, clock),
         )
         self._plan = SwapPlan(
             *(fleet, self._pool, self._requests, self._runner, self._actions, self._learning)
         )
         self._recovery = Recovery(
-            config, store, self._pool, self._publisher, self._runner, self._tasks, clock
+            *(config, store, self._pool, self._publisher, self._runner, self._tasks, clock),
+            self._ab_tests.needed,
         )
         self._bench = Bench(
             *(config, store, self._pool, fleet, self._publisher, learning, judge, clock),
@@ -117,7 +125,8 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         )
         self._modes: dict[str, Mode] = {}
         self._views = TaskViews(
-            *(config, self._tasks, self._pool, self._publisher, self._runner.open, self._modes)
+            *(config, self._tasks, self._pool, self._publisher, self._runner.open, self._modes),
+            self._ab_tests.open,
         )
         self._decisions = DecisionLog(store, clock)
         self._autoswap = AutoswapLoop(
@@ -138,10 +147,12 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         await asyncio.shield(self._started)
 
     async def _start(self) -> None:
+        await self._ab_tests.load()
         await self._recovery.run()
         await self._load_modes()
         await self._decisions.load()
         await self._scheduler.load(self._config.schedules)
+        await self._ab_tests.resume()
         for loop in (self._autoswap.run(), self._bench.run_schedule(), self._scheduler.run()):
             self._loops.add(asyncio.create_task(loop))
 
@@ -245,7 +256,8 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         """Give a task back to the model it had before.
 
         An open swap is rolled back, or aborted before its switch. Otherwise the last swap
-        that succeeded is undone: by one commit if its old model is still warm.
+        that succeeded is undone: by one commit if its old model is still warm. An open A/B test
+        of the task is stopped first.
 
         Raises:
             NotFound: Unknown task.
@@ -253,6 +265,7 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
             PreconditionFailed: The task's latest swap is not as ``if_match`` says.
         """
         await self.start()
+        await self._ab_tests.end_for_rollback(task)
         return await self._requests.rollback(task, swap_id, if_match=if_match)
 
     async def signal(self, swap_id: str, event: str, if_match: str | None = None) -> dict[str, Any]:
@@ -304,6 +317,9 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         for swap in self._runner.open():
             if model in (swap.from_model, swap.to_model):
                 raise Conflict(f"model {model!r} is part of open swap {swap.swap_id}", 5.0)
+        for test in self._ab_tests.open():
+            if test.divides and model in test.models:
+                raise Conflict(f"model {model!r} is part of open A/B test {test.id}", 5.0)
 
     def _describe(self, model: str) -> dict[str, Any]:
         return next(row for row in self._models() if row["model"] == model)

@@ -47,6 +47,7 @@ class SwapRequests:
         publisher: Route table.
         runner: Open swaps.
         clock: Unix seconds.
+        tested: Why a task cannot have a swap while an A/B test has its conversations.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class SwapRequests:
         publisher: Publisher,
         runner: SwapRunner,
         clock: Callable[[], float],
+        tested: Callable[[str], Conflict | None] = lambda task: None,
     ) -> None:
         self._config = config
         self._store = store
@@ -64,6 +66,7 @@ class SwapRequests:
         self._publisher = publisher
         self._runner = runner
         self._clock = clock
+        self._tested = tested
 
     async def swap(
         self,
@@ -128,6 +131,16 @@ class SwapRequests:
 
     def refusal(self, task: str, model: str) -> Conflict | None:
         """Why a task cannot get a model just now, if it cannot."""
+        if refusal := self.open_swap_of(task) or self._tested(task):
+            return refusal
+        if model == self._publisher.route(task).model:
+            return Conflict(f"model {model!r} serves task {task!r} already")
+        if busy := self._pool.busy(model):
+            return Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
+        return None
+
+    def open_swap_of(self, task: str) -> Conflict | None:
+        """The open swap that stands in the way of another one, if there is one."""
         for other in self._runner.open():
             if other.task == task:
                 return Conflict(
@@ -135,10 +148,6 @@ class SwapRequests:
                     "it back or abort it first",
                     5.0,
                 )
-        if model == self._publisher.route(task).model:
-            return Conflict(f"model {model!r} serves task {task!r} already")
-        if busy := self._pool.busy(model):
-            return Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
         return None
 
     def draft(

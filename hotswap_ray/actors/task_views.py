@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
+from hotswap_ray.core.ab_record import AbTest
 from hotswap_ray.core.autoswap import Settings
 from hotswap_ray.core.autoswap_spec import AutoswapSpec, Mode
 from hotswap_ray.core.compatibility import check_compatibility
@@ -29,6 +30,7 @@ class TaskViews:
         publisher: Route table.
         open_swaps: Swaps that have not ended.
         modes: Modes set at run time, by task; they win over the configuration.
+        tests: Open A/B tests that divide conversations.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TaskViews:
         publisher: Publisher,
         open_swaps: Callable[[], list[Swap]],
         modes: Mapping[str, Mode],
+        tests: Callable[[], list[AbTest]] = list,
     ) -> None:
         self._config = config
         self._tasks = tasks
@@ -46,6 +49,7 @@ class TaskViews:
         self._publisher = publisher
         self._open_swaps = open_swaps
         self._modes = modes
+        self._tests = tests
         self._load_s: dict[str, float] = {}
 
     def spec(self, task: str) -> AutoswapSpec:
@@ -59,8 +63,13 @@ class TaskViews:
         return next((swap for swap in self._open_swaps() if swap.task == task), None)
 
     def is_swapping(self, task: str) -> bool:
-        """Whether a swap of the task is at work; one that only keeps the old model warm is not."""
+        """Whether a swap or an A/B test of the task is at work.
+
+        A swap that only keeps the old model warm is not.
+        """
         swap = self.open_swap(task)
+        if any(test.task == task and test.divides for test in self._tests()):
+            return True
         return swap is not None and swap.phase is not Phase.BAKING
 
     def view(self, task: str, automatic: bool, refused: frozenset[str]) -> TaskView:
@@ -143,6 +152,8 @@ class TaskViews:
         names |= {task.fallback for task in self._tasks.values() if task.fallback}
         for swap in self._open_swaps():
             names |= {swap.from_model, swap.to_model}
+        for test in self._tests():
+            names |= {*test.models}
         return frozenset(names | (self._pool.specs.keys() - self._pool.generations.keys()))
 
     def trial(self, table: RouteTable, view: TaskView) -> Trial | None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 from hotswap_ray.core.errors import PreconditionFailed
 from hotswap_ray.core.swap import Swap
 
 
-def matches(swap: Swap, if_match: str | None) -> bool:
+class HasEtag(Protocol):
+    """A record that changes."""
+
+    @property
+    def etag(self) -> str:
+        """Another one after every change."""
+        ...
+
+
+def matches(record: HasEtag, if_match: str | None) -> bool:
     """Whether a condition holds, in the form of HTTP's ``If-Match``.
 
     Args:
-        swap: The record as it is now.
+        record: As it is now.
         if_match: An etag, quoted or not, several with commas, or ``*``; no condition when
             ``None``. A weak etag (``W/"..."``) never matches.
 
@@ -22,7 +33,7 @@ def matches(swap: Swap, if_match: str | None) -> bool:
     if if_match is None:
         return True
     tags = {part.strip().strip('"') for part in if_match.split(",")}
-    return bool(tags & {swap.etag, "*"})
+    return bool(tags & {record.etag, "*"})
 
 
 def mismatch(swap: Swap) -> PreconditionFailed:

@@ -56,6 +56,11 @@ class Route:
     trial: Trial | None = None
     split: Split | None = None
 
+    def uses(self, model: str) -> bool:
+        """Whether a model is what serves the task, or one that the conversations are divided to."""
+        shares = self.split.shares if self.split else ()
+        return model in (self.model, *(s.target.model for s in shares if not s.out))
+
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:

@@ -144,6 +144,16 @@ class Split:
             ),
         )
 
+    def with_target(self, target: Target) -> Split:
+        """The split with a candidate back under a new generation."""
+        return replace(
+            self,
+            shares=tuple(
+                Share(target, share.weight) if share.target.model == target.model else share
+                for share in self.shares
+            ),
+        )
+
 
 class Conversations:
     """Who answered which conversations, as one replica saw them.
