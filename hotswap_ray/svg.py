@@ -67,13 +67,14 @@ class Axes:
         parts = [
             f'<text x="{LEFT}" y="{self.top + 24:g}" font-size="15">{escape(self.title)}</text>'
         ]
+        places = 1 if self.y_range[1] - self.y_range[0] >= 1 else 2
         for tick in range(6):
             value = self.y_range[0] + (self.y_range[1] - self.y_range[0]) * tick / 5
             parts.append(
                 f'<line x1="{LEFT}" x2="{self.right}" y1="{self.y(value):.1f}" '
                 f'y2="{self.y(value):.1f}" stroke="#dddddd"/>'
                 f'<text x="{LEFT - 8}" y="{self.y(value) + 4:.1f}" '
-                f'text-anchor="end">{value:.1f}</text>'
+                f'text-anchor="end">{value:.{places}f}</text>'
             )
         for position, label in x_ticks.items():
             parts.append(

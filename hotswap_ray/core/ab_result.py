@@ -187,7 +187,14 @@ def _head(
         cheaper = f"; {winner} is cheaper" if winner else f", so {control} stays"
         return f"{same} and {control} are as good as each other{cheaper},"
     if reason == "running":
-        return "The test is running"
+        known = [one for one in comparisons if one.effect is not None and not one.dropped]
+        if not known:
+            return "The test is running"
+        one = max(known, key=lambda one: one.log_e_better)
+        return (
+            f"The test is running, {one.model} at {one.effect:+.3f} against {control} "
+            f"[{one.low:+.3f}, {one.high:+.3f}]"
+        )
     names = _and(
         [
             one.model if one.effect is None else f"{one.model} ({one.effect:+.3f})"

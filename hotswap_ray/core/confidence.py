@@ -70,7 +70,7 @@ def _lowest(d: NDArray[np.float64], bar: float) -> float:
     for _ in range(STEPS):
         middle = (low + high) / 2
         gain = (1 + values) / (1 + middle) - 1 if middle > -1 else np.full_like(values, np.inf)
-        logs = [float(np.log1p(bet * gain) @ counts) for bet in BETS]
+        logs = np.log1p(BETS[:, None] * gain) @ counts
         if float(np.logaddexp.reduce(logs)) - LOG_BETS >= bar:
             low = middle
         else:

@@ -35,6 +35,7 @@ HELPERS = {
     "fewshot": "core",
     "golden_set": "config",
     "bench_report": "core",
+    "ab_report": "core",
     "svg": "core",
 }
 """Top-level modules that belong to a layer without being named after it."""
