@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
+from hotswap_ray.client_ab_tests import AbTests
 from hotswap_ray.client_analytics import Analytics
 from hotswap_ray.client_link import connect
 from hotswap_ray.client_operations import Operations
@@ -58,7 +59,7 @@ class TaskResult:
     decision: str
 
 
-class Arbiter(Analytics, Operations, Schedules):
+class Arbiter(Analytics, Operations, Schedules, AbTests):
     """A handle on a running hotswap_ray. Blocking; safe to share between threads.
 
     Every method raises the errors of ``hotswap_ray.core.errors``, wherever they occurred.

@@ -7,6 +7,7 @@ import sys
 import typer
 
 from hotswap_ray.cli import (
+    ab_test,
     bench,
     decisions,
     learnings,
@@ -44,6 +45,7 @@ app.add_typer(models.app, name="models")
 app.add_typer(swaps.rollout, name="rollout")
 app.add_typer(learnings.app, name="learnings")
 app.add_typer(schedule.app, name="schedule")
+app.add_typer(ab_test.app, name="ab-test")
 
 
 def main() -> None:

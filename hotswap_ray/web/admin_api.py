@@ -25,6 +25,7 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.core.events import is_wanted
 from hotswap_ray.core.routes import unknown
 from hotswap_ray.core.strict import Name, Strict
+from hotswap_ray.web.ab_test_api import AbTestApi
 from hotswap_ray.web.openai_api import (
     JSON,
     SSE,
@@ -82,7 +83,7 @@ class RetryRequest(Strict):
     wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait until it serves.")
 
 
-class AdminApi(ScheduleApi):
+class AdminApi(ScheduleApi, AbTestApi):
     """ASGI application for operators; the caller turns its errors into answers.
 
     Args:
@@ -114,6 +115,7 @@ class AdminApi(ScheduleApi):
             ("POST", f"swaps/{name}/(promote|abort|rollback|pause|resume)", self._signal),
             ("POST", f"swaps/{name}/retry", self._retry),
             *self._schedule_routes(),
+            *self._ab_test_routes(),
         ]
         self._routes = [(method, re.compile(path), handler) for method, path, handler in routes]
 
@@ -147,7 +149,7 @@ class AdminApi(ScheduleApi):
         except TimeoutError:
             raise EngineUnavailable("the controller did not answer in time", 5.0) from None
         headers = [JSON]
-        if isinstance(answer, dict) and "etag" in answer:  # the record of a swap
+        if isinstance(answer, dict) and "etag" in answer:  # the record of a swap or test
             headers.append((b"etag", b'"%s"' % answer["etag"].encode()))
         await send_bytes(send, 200, orjson.dumps(answer), headers)
 

@@ -89,7 +89,7 @@ async def test_a_harmful_variant_is_out_in_one_commit_and_the_others_go_on(world
     assert (split.shares[1].out, split.weights) == (False, (0.3, 0.2))
     record = await world.controller.ab_test_report(test)
     assert record["phase"] == "running"
-    assert "worse than a by 0.750" in record["dropped"]["b"]
+    assert "worse than a" in record["dropped"]["b"]
     assert record["weights"] == {"b": 0.0, "c": 0.2}
     assert {"dropped": "b"}.items() <= (await events(world))[-1].items()
     await world.controller.stop_ab_test(test)
