@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -14,7 +15,7 @@ Points = Mapping[str, Sequence[Mapping[str, float]]]
 WIDE = 100
 ROW = 34
 """Pixels per variant in the forest plot."""
-TOP, BELOW = 44, 62
+TOP, BELOW = 44, 78
 
 
 def text(doc: Doc) -> str:
@@ -79,7 +80,7 @@ def plot(doc: Doc, points: Points | None = None) -> str:
     compared = doc["comparisons"]
     reach = max([0.05, *(abs(end) for one in compared for end in (one["low"], one["high"]))])
     height = TOP + ROW * len(compared) + BELOW
-    parts = _forest(doc, min(1.0, reach * 1.05), height)
+    parts = _forest(doc, _round(reach), height)
     running = {name: row for name, row in (points or {}).items() if row}
     if running:
         parts += _running(doc, running, height)
@@ -110,6 +111,9 @@ def _forest(doc: Doc, reach: float, height: float) -> list[str]:
         )
     parts.append(
         f'<text x="{axes.x(0):.1f}" y="{floor + 38:g}" text-anchor="middle">{escape(label)}</text>'
+        f'<text x="{axes.x(0):.1f}" y="{floor + 56:g}" text-anchor="middle" font-size="11" '
+        f'fill="#555555">grey: counts as equal (±{wide:g}), dashed: margin '
+        f"(±{doc['margin']:g})</text>"
     )
     for n, one in enumerate(doc["comparisons"]):
         parts += _interval(axes, one, TOP + ROW * (n + 0.5), colour(n))
@@ -135,8 +139,8 @@ def _interval(axes: Axes, one: Mapping[str, Any], y: float, tone: str) -> list[s
 def _running(doc: Doc, running: Points, top: float) -> list[str]:
     most = max(point["requests"] for row in running.values() for point in row)
     ends = sorted(abs(p[end]) for row in running.values() for p in row for end in ("low", "high"))
-    reach = max(
-        ends[len(ends) * 3 // 4], doc["equivalence"] * 1.5
+    reach = _round(
+        max(ends[len(ends) * 3 // 4], doc["equivalence"])
     )  # the first intervals say little
     axes = Axes("The same as it ran", "requests of all models", (0, most), (-reach, reach), top=top)
     parts = axes.draw({most * n / 5: f"{most * n / 5:,.0f}" for n in range(6)}, {"no effect": 0.0})
@@ -150,6 +154,11 @@ def _running(doc: Doc, running: Points, top: float) -> list[str]:
         parts.append(f'<polyline points="{line}" fill="none" stroke="{tone}" stroke-width="2"/>')
         parts.append(axes.legend(order.index(name), _short(name, 18), tone))
     return parts
+
+
+def _round(reach: float) -> float:
+    """The next tenth, so that ticks are plain numbers."""
+    return min(1.0, math.ceil(reach * 10 + 1e-9) / 10)
 
 
 def _path(axes: Axes, points: Sequence[tuple[float, float]]) -> str:
