@@ -113,7 +113,7 @@ class TaskViews:
 
     def _previous(self, task: str) -> str | None:
         swap = self.open_swap(task)
-        if swap is None or swap.phase is not Phase.BAKING:
+        if swap is None or swap.phase not in (Phase.DRAINING, Phase.BAKING):
             return None
         return swap.from_model if self._pool.is_ready(swap.from_model) else None
 

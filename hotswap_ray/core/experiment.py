@@ -75,8 +75,8 @@ class Experiment:
             trials.swapped(view.active, now_s, automatic=view.automatic)
             self._benched.clear()
             self.changed = True
-        if view.previous is None and trials.previous is not None:
-            trials.baked()
+        if trials.previous != view.previous:
+            trials.previous = view.previous
             self.changed = True
 
     def take(self, outcome: Outcome) -> None:

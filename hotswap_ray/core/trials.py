@@ -217,10 +217,6 @@ class Trials:
         if automatic:
             self._swaps_s = [at_s for at_s in self._swaps_s if now_s - at_s < DAY_S] + [now_s]
 
-    def baked(self) -> None:
-        """The old model is not kept warm any more; there is nothing to roll back to."""
-        self.previous = None
-
     def reopen(self, model: str) -> None:
         """A model's results changed: what was compared with it holds no longer."""
         self._drift.pop(model, None)

@@ -81,11 +81,11 @@ def _steps(stage: Stage) -> dict[str, Any]:
     stage.some_traffic(f"Every task begins on {WORST}, the quickest and worst model", 30)
     decided = learning.found_by_itself(stage)
     learning.explain(stage, "capitals")
+    stage.traffic.asked = (EASY,)
     learning.explain(stage, learning.worse_on_purpose(stage, EASY, WORST))
 
     for task in SHOWN:  # what follows is done by hand
         stage.arbiter.set_autoswap(task, "off")
-    stage.traffic.asked = (EASY,)
     other = "quality" if stage.serving()[EASY] == "balanced" else "balanced"
     crashed = rollouts.canary_with_a_crash(stage, EASY, other)
     rollouts.canary_that_fails(stage, EASY, WORST)

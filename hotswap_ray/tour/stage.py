@@ -79,6 +79,8 @@ class Stage:
             "rollback_ms": "whole rollback {:.0f} ms",
         }
         told = [text.format(facts[name]) for name, text in names.items() if name in facts]
+        if record["phase"] == "failed":
+            told.append(record["error"])
         self.say(f"  {old} -> {new}: {record['phase']}; {', '.join([record['reason'], *told])}")
         return record
 

@@ -217,6 +217,14 @@ async def test_a_rollback_takes_back_the_swap_that_bakes(tmp_path):
     assert len(world.store.load_swaps()) == 1
 
 
+async def test_the_old_model_counts_as_warm_from_the_moment_it_is_left(tmp_path):
+    world = await make_world(tmp_path, settings())
+    world.fleet.ingress["i0"].in_flight["m-a-g1"] = 1
+    await world.swap_until("draining", "t", "b", bake_s=600)
+    await looks(world)
+    assert (view_of(world).active, view_of(world).previous) == ("b", "a")
+
+
 async def test_an_operators_swap_that_proves_worse_is_rolled_back_too(tmp_path):
     world = await make_world(tmp_path, settings())
     swap_id = await world.swap_until("baking", "t", "b", bake_s=600)

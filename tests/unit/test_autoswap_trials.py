@@ -155,9 +155,9 @@ async def test_what_a_candidate_costs_is_told_with_the_views(tmp_path):
     world.learning.look = _noting(world.learning.look, asked)
     await world.start()
     world.fleet.scripts["b"].load_s = 0.01
-    await world.until(lambda: asked and asked[-1][0]["a"].load_s == 0.0)
+    await world.until(lambda: asked and asked[-1][0]["a"].memory_bytes)
     models, kept = asked[-1]
-    assert models["b"].load_s == 30.0  # never seen
+    assert (models["a"].load_s, models["b"].load_s) == (0.0, 30.0)  # b was never seen
     assert models["b"].usd_out == 2.0
     assert models["a"].memory_bytes == world.fleet.scripts["a"].memory
     assert kept == {"b", "c"}  # not loaded: nothing to unload

@@ -72,6 +72,19 @@ def test_a_candidate_that_is_better_on_a_share_of_the_traffic_is_promoted():
     assert (choice.action, choice.reason, choice.model) == ("promote", "better", "b")
 
 
+@pytest.mark.parametrize("first_seen", [None, "a"])
+def test_the_old_model_takes_over_again_when_it_proves_better_while_it_is_warm(first_seen):
+    world = World()
+    world.look(active="b", candidates=("a",), previous=first_seen)
+    world.look(previous="a")
+    for number in range(60):
+        world.see("b", 0.0, "shadowed", request_id=f"p{number}")
+        world.see("a", 1.0, "shadow", request_id=f"shadow-p{number}")
+    choice = world.choice()
+    assert (choice.action, choice.reason, choice.model) == ("roll_back", "worse_than_before", "a")
+    assert world.choice(previous=None).action == "promote"  # nothing is warm any more
+
+
 def test_requests_that_a_client_pinned_or_a_failure_moved_are_no_fair_sample():
     world = World(explore=0.5)
     for decision in ("pinned", "fallback", "reported", "golden"):
