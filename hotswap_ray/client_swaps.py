@@ -134,18 +134,46 @@ class Swaps:
         task: str,
         wait: bool = True,
         *,
+        to: str | None = None,
         if_match: str | None = None,
         timeout_s: float = LONGEST_S,
     ) -> dict[str, Any]:
-        """Give a task back to the model it had before; the swap's record.
+        """Give a task back to the model it had before, or to an earlier one.
+
+        Args:
+            task: Task.
+            wait: Return when it has ended, else at once.
+            to: A model of ``generations(task)``. One that is warm serves after one commit; any
+                other is loaded and validated again, by a swap without a canary.
+            if_match: ``etag`` of the task's latest swap as you saw it.
+            timeout_s: Longest wait.
+
+        Returns:
+            The swap's record; its phase is ``rolled_back``, or ``succeeded`` for one that had to
+            be loaded.
+
+        Raises:
+            NotFound: Unknown task, or ``to`` never served it.
+            NothingToRollBack: It never changed, or went back already.
+            Conflict: ``to`` serves it already, or a swap to another model is open.
+            PreconditionFailed: ``if_match`` is not the etag of its latest swap any more.
+            EngineTimeout: It has not ended in time; it goes on.
+        """
+        record = self._link.controller_once("rollback", task, if_match=if_match, to=to)
+        return self.wait(record["swap_id"], "end", timeout_s) if wait else dict(record)
+
+    def generations(self, task: str) -> list[dict[str, Any]]:
+        """The models that served a task, the newest first.
+
+        Returns:
+            ``model``, ``generation``, ``served_at_s`` (Unix time, ``None`` if not known),
+            ``serves``, ``state``, and ``warm``: whether a rollback to it is one commit.
 
         Raises:
             NotFound: Unknown task.
-            NothingToRollBack: It never changed, or went back already.
-            PreconditionFailed: ``if_match`` is not the etag of its latest swap any more.
         """
-        record = self._link.controller_once("rollback", task, if_match=if_match)
-        return self.wait(record["swap_id"], "end", timeout_s) if wait else dict(record)
+        rows: list[dict[str, Any]] = self._link.controller("generations", task)
+        return rows
 
     def wait(
         self,

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from ipaddress import ip_address
 from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
@@ -25,9 +25,9 @@ from hotswap_ray.config_checks import (
     mapping,
     references,
 )
+from hotswap_ray.config_swap import SwapConfig
 from hotswap_ray.core.autoswap_spec import AutoswapSpec
 from hotswap_ray.core.errors import ConfigError
-from hotswap_ray.core.rollout import CanarySpec
 from hotswap_ray.core.schedule_spec import ScheduleSpec
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 from hotswap_ray.core.strict import Name, Strict
@@ -102,49 +102,6 @@ class ServerConfig(Strict):
                 f"request_timeout_s {self.request_timeout_s:g}"
             )
         return self
-
-
-class SwapConfig(Strict):
-    """How one model replaces another."""
-
-    strategy: Literal["auto", "overlap", "sleep", "drain_first"] = Field(
-        "auto", description="How to make room; auto chooses from measured capacity."
-    )
-    compatibility: Literal["strict", "warn"] = Field(
-        "strict", description="Whether a gap refuses the swap or is only recorded."
-    )
-    bake_s: float = Field(
-        300, ge=0, le=604_800, description="Time the old model stays warm after the switch."
-    )
-    drain_timeout_s: float = Field(
-        600,
-        ge=0.1,
-        le=86_400,
-        description="Longest wait for the old model's last requests.",
-    )
-    load_wait_s: float = Field(
-        60, ge=0, le=86_400, description="Longest wait for free resources before refusing."
-    )
-    validation_timeout_s: float = Field(
-        60, ge=0.1, le=3600, description="Time to answer all golden prompts."
-    )
-    probe: bool = Field(
-        True, description="Whether candidates are probed: required and declared capabilities."
-    )
-    probe_timeout_s: float = Field(
-        30, ge=0.1, le=3600, description="Time of all probes; what is not done is not measured."
-    )
-    ack_timeout_s: float = Field(
-        10, ge=0.1, le=300, description="Longest wait for the ingress to confirm a route table."
-    )
-    canary: CanarySpec = Field(
-        default_factory=lambda: CanarySpec(),
-        description="How a candidate proves itself on a share of the traffic.",
-    )
-    concurrent_loads: int = Field(1, ge=1, le=64, description="Models loaded at the same time.")
-    load_nice: int = Field(
-        10, ge=0, le=19, description="Niceness of a process while it loads; 0 is full priority."
-    )
 
 
 class LearningConfig(Strict):

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, replace
 from typing import Literal
 
@@ -60,6 +60,7 @@ class ModelPool:
         self.specs: dict[str, ModelSpec] = {}
         self.generations: dict[str, Generation] = {}
         self.measured_bytes: dict[str, int] = {}
+        self.give_up: Callable[[ModelSpec], Awaitable[bool]] | None = None  # of ``Retention``
         self._config = config
         self._store = store
         self._fleet = fleet
@@ -89,7 +90,7 @@ class ModelPool:
         parse_options(load_engine_class(spec.engine), spec)
         if spec.id in self.generations and self.specs.get(spec.id) not in (None, spec):
             raise Conflict(f"model {spec.id!r} is loaded with other settings; unload it first")
-        if source == "runtime":  # what the file says is read from the file, secrets included
+        if source == "runtime":  # a file is read again, secrets included
             await asyncio.to_thread(self._store.save_model, spec.model_dump_json(), spec.id, source)
         self.specs[spec.id] = spec
         if source == "runtime" and spec.id not in self._publisher.table.models:
@@ -158,6 +159,8 @@ class ModelPool:
                 lacks = await self._lacks(spec, begun)
                 if not lacks:
                     return await self._bring_up(spec, begun)
+            if self.give_up is not None and await self.give_up(spec):
+                continue
             if time.monotonic() >= deadline:
                 if begun is not None:
                     await self._remove(begun)
@@ -169,8 +172,7 @@ class ModelPool:
     async def _lacks(self, spec: ModelSpec, begun: Generation | None) -> list[str]:
         if begun is not None and begun.app in await self._fleet.states():
             return []  # it holds its room already
-        need = room_of(spec, self.measured_bytes.get(spec.id, 0))
-        return (await self._fleet.free()).lacks(need)
+        return (await self._fleet.free()).lacks(room_of(spec, self.measured_bytes.get(spec.id, 0)))
 
     async def _bring_up(self, spec: ModelSpec, begun: Generation | None) -> Generation:
         starting = asyncio.ensure_future(self._begin(spec, begun))
@@ -207,8 +209,8 @@ class ModelPool:
                 log.error("%s is left behind: %s", begun.app, error)
 
     async def _is_ending(self, generation: Generation) -> bool:
-        state = await state_of(self._fleet, generation)
-        return generation.state == "stopping" or state.status == "DELETING"
+        gone = (await state_of(self._fleet, generation)).status == "DELETING"
+        return gone or generation.state == "stopping"
 
     async def unload(self, model: str, *, force: bool = False) -> None:
         """Take a model out of the table, let its requests end, delete it.
@@ -266,8 +268,8 @@ class ModelPool:
             raise Conflict(f"model {model!r} serves {', '.join(tasks)}; swap first")
 
     async def _wake(self, generation: Generation) -> Generation:
-        limit_s = self.spec(generation.model).load_timeout_s
-        memory = await ask(self._fleet, generation, "wake", limit_s)
+        spec = self.spec(generation.model)
+        memory = await ask(self._fleet, generation, "wake", spec.load_timeout_s)
         ready = replace(generation, state="ready", memory_bytes=memory)
         await self._save(ready)
         await self._announce(ready)
@@ -277,8 +279,7 @@ class ModelPool:
         """No new request, then no request at all, on a generation; ``load`` brings it back."""
         await self._save(replace(generation, state="draining"))
         await self._publish(generation.model, None)
-        drain_timeout_s = self._config.swap.drain_timeout_s
-        while not await self._publisher.drained(generation.app, drain_timeout_s):
+        while not await self._publisher.drained(generation.app, self._config.swap.drain_timeout_s):
             pass  # requests end by their own limit; none is cut off for a change of model
 
     async def _remove(self, generation: Generation) -> None:
@@ -322,8 +323,7 @@ class ModelPool:
 
         def found(table: RouteTable) -> RouteTable:
             for model in self.specs:
-                ready = self.generations[model] if self.is_ready(model) else None
-                target = self.target(ready) if ready else None
+                target = self.target(self.generations[model]) if self.is_ready(model) else None
                 table = with_model(table, model, target, self._fallbacks())
             return table
 

@@ -19,6 +19,7 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_runner import SwapRunner
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import HotswapError
+from hotswap_ray.core.history import KEPT_WARM, kept_warm
 from hotswap_ray.core.routes import Route, RouteTable
 from hotswap_ray.core.spec import ModelSpec, TaskSpec
 from hotswap_ray.core.swap import Phase, Swap
@@ -81,7 +82,9 @@ class Recovery:
                 await self._trouble(
                     "swap_unknown", f"swap {swap.swap_id}: its task or a model is not configured"
                 )
+        warm = await self._kept_warm()
         lost, surplus = await self._pool.reconcile(self._wanted())
+        lost -= warm  # they hold room that somebody may need more
         surplus |= await self._rolled_back()
         swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
         busy = {swap.task for swap in self._runner.open()}
@@ -127,12 +130,20 @@ class Recovery:
             generation = self._pool.generations.get(swap.to_model)
             if (
                 swap.phase is Phase.ROLLED_BACK
+                and KEPT_WARM not in swap.facts
                 and generation is not None
                 and generation.generation == swap.to_generation
                 and not self._pool.specs[swap.to_model].resident
             ):
                 found.add(swap.to_model)
         return found
+
+    async def _kept_warm(self) -> set[str]:
+        """Models that only the rollback window holds, as they were loaded before this start."""
+        docs = [doc["value"] for doc in await asyncio.to_thread(self._store.load_generations)]
+        loaded = {(doc["model"], doc["generation"]) for doc in docs}
+        swaps = map(Swap.from_doc, await self._load_swaps(open_only=False))
+        return {model for _, model, number in kept_warm(swaps) if (model, number) in loaded}
 
     async def _load_swaps(self, open_only: bool) -> list[dict[str, Any]]:
         return await asyncio.to_thread(self._store.load_swaps, None, open_only)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal
 
+from hotswap_ray.actors.bake import Bake
 from hotswap_ray.actors.canary import Canary
 from hotswap_ray.actors.fleet import Fleet, room_of
 from hotswap_ray.actors.judge import Judging
@@ -20,6 +21,7 @@ from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.probe_calls import verify
 from hotswap_ray.actors.probing import Probing
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.retention import Retention
 from hotswap_ray.actors.swap_learning import SwapLearning
 from hotswap_ray.actors.validation import validate
 from hotswap_ray.config import Config
@@ -30,6 +32,7 @@ from hotswap_ray.core.errors import (
     Incompatible,
     InsufficientResources,
 )
+from hotswap_ray.core.history import KEPT_WARM
 from hotswap_ray.core.routes import RouteTable, with_hold, with_route, with_split
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.strategy import Room, Strategy, choose_strategy
@@ -52,9 +55,10 @@ class SwapActions:
         learning: Learnings, and what is predicted and measured.
         tasks: Task specs by id.
         clock: Unix seconds.
-        open_swaps: All swaps that have not ended, this one included.
         judge: Judges answers to golden prompts.
         canary: Takes candidates through the steps of a rollout.
+        bake: Watches them after the switch.
+        retention: Which models stay loaded.
     """
 
     def __init__(
@@ -67,9 +71,10 @@ class SwapActions:
         learning: SwapLearning,
         tasks: dict[str, TaskSpec],
         clock: Callable[[], float],
-        open_swaps: Callable[[], list[Swap]],
         judge: Judging,
         canary: Canary,
+        bake: Bake,
+        retention: Retention,
     ) -> None:
         self._config = config
         self._store = store
@@ -79,9 +84,10 @@ class SwapActions:
         self._learning = learning
         self._tasks = tasks
         self._clock = clock
-        self._open_swaps = open_swaps
         self._judge = judge
         self._canary = canary
+        self._bake = bake
+        self._retention = retention
         self._probing = Probing(fleet, store, config.swap.probe_timeout_s)
 
     def action(self, phase: Phase) -> Callable[[Swap], Awaitable[Swap]]:
@@ -141,12 +147,12 @@ class SwapActions:
         """How ``new`` gets the room it needs while ``old`` serves."""
         pool = self._pool
         return choose_strategy(
-            await self._fleet.free(),
+            (await self._fleet.free()).plus(await self._retention.room(new, old)),
             self._room(new, pool.is_reserved(new)),
             self._room(old) if pool.is_reserved(old) else Room(),
             loaded=pool.is_ready(new),
             old_can_sleep=pool.can_sleep(old),
-            old_is_shared=self._needed_elsewhere(old, swap),
+            old_is_shared=self._retention.is_needed(old, swap),
             wanted=wanted,
         )
 
@@ -252,15 +258,14 @@ class SwapActions:
         return swap
 
     async def baking(self, swap: Swap) -> Swap:
-        """Keep the old model warm for a while; an operator may end it either way."""
-        spent = max(0.0, self._clock() - swap.updated_at_s)
-        await asyncio.sleep(max(0.0, swap.bake_s - spent))
-        return swap
+        """Keep the old model warm for a while, and go back if the new one breaches a guardrail."""
+        return await self._bake.run(swap, self._canary.plan(swap).dry_run)
 
     async def retiring(self, swap: Swap) -> Swap:
-        """Measure what the candidate came to; unload the old model unless others want it."""
+        """Measure what the candidate came to; unload the old model unless it is wanted or kept."""
         swap = await self._learning.actual(swap)
-        await self._unload_unwanted(swap.from_model, swap)
+        swap = await self._retention.leave(swap, swap.from_model)
+        await self._retention.trim(swap)
         return swap
 
     async def releasing(self, swap: Swap) -> Swap:
@@ -269,7 +274,7 @@ class SwapActions:
             await self._commit(lambda table: with_split(table, swap.task, None))
         if swap.facts.get("loaded_here"):
             made_room = swap.strategy != "overlap"
-            await self._unload_unwanted(swap.to_model, swap, although_resident=made_room)
+            await self._retention.let_go(swap.to_model, swap, although_resident=made_room)
         if swap.strategy in ("sleep", "drain_first"):
             await self._pool.load(swap.from_model)
             if self._publisher.table.routes[swap.task].held:
@@ -289,6 +294,8 @@ class SwapActions:
             swap = swap.with_facts(
                 commit_ms=round(commit_ms, 2), rollback_ms=round(rollback_ms, 2), rolled_back=True
             )
+        if "undoes" in swap.facts:  # it had served, and not failed
+            swap = self._retention.keep(swap, swap.to_model)
         return await self._learning.actual(swap)
 
     async def _room_to_go_back(self, swap: Swap) -> None:
@@ -301,26 +308,10 @@ class SwapActions:
 
     async def retire_candidate(self, swap: Swap) -> None:
         """Unload the candidate of a swap that was rolled back, unless it is wanted."""
-        await self._unload_unwanted(swap.to_model, swap)
-
-    async def _unload_unwanted(
-        self, model: str, swap: Swap, although_resident: bool = False
-    ) -> None:
-        pool = self._pool
-        if pool.spec(model).resident and not although_resident:
-            return
-        if not (pool.users(model) or pool.fallback_users(model)) and not self._needed_elsewhere(
-            model, swap
-        ):
-            await pool.unload(model)
-
-    def _needed_elsewhere(self, model: str, swap: Swap) -> bool:
-        """Whether another task, or another open swap, needs a model."""
-        if any(task != swap.task for task in self._pool.users(model)):
-            return True
-        return any(
-            model in _needs(other) for other in self._open_swaps() if other.swap_id != swap.swap_id
-        )
+        if KEPT_WARM in swap.facts:
+            await self._retention.trim(swap)
+        else:
+            await self._retention.let_go(swap.to_model, swap)
 
     def fallbacks(self) -> dict[str, str | None]:
         """Fallback model id per task."""
@@ -328,14 +319,3 @@ class SwapActions:
 
     async def _commit(self, change: Callable[[RouteTable], RouteTable]) -> None:
         await self._publisher.commit(change, self._config.swap.ack_timeout_s)
-
-
-def _needs(swap: Swap) -> set[str]:
-    """Models that an open swap has not given up."""
-    match swap.phase:
-        case Phase.RETIRING:
-            return {swap.to_model}
-        case Phase.RELEASING | Phase.ROLLING_BACK:
-            return {swap.from_model}
-        case _:
-            return {swap.from_model, swap.to_model}

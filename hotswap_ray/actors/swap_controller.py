@@ -15,6 +15,7 @@ from hotswap_ray.actors import judge_link
 from hotswap_ray.actors.ab_test_calls import AbTestCalls
 from hotswap_ray.actors.ab_tests import AbTests
 from hotswap_ray.actors.autoswap_loop import AutoswapLoop
+from hotswap_ray.actors.bake import Bake
 from hotswap_ray.actors.bench import Bench
 from hotswap_ray.actors.bench_calls import BenchCalls, Learnings
 from hotswap_ray.actors.canary import Canary
@@ -27,6 +28,9 @@ from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.probing import Probing
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.recovery import Recovery
+from hotswap_ray.actors.retention import Retention
+from hotswap_ray.actors.rollback_calls import RollbackCalls
+from hotswap_ray.actors.rollbacks import Rollbacks
 from hotswap_ray.actors.schedule_calls import ScheduleCalls, ScheduledSwaps
 from hotswap_ray.actors.scheduler import Scheduler
 from hotswap_ray.actors.swap_actions import SwapActions
@@ -48,7 +52,7 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
-class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls):
+class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls, RollbackCalls):
     """Owns swaps, models and the route table.
 
     Args:
@@ -85,6 +89,11 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
             judge = judge_link.connect(config.cluster.namespace, limit_s).judge
         self._probing = Probing(fleet, store, config.swap.probe_timeout_s)
         self._learning = SwapLearning(store, self._pool, learning, clock)
+        self._retention = Retention(
+            *(config, store, fleet, self._pool),
+            lambda: self._runner.open(),
+            lambda: self._ab_tests.needed(),
+        )
         self._actions = SwapActions(
             config,
             store,
@@ -94,12 +103,16 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
             self._learning,
             self._tasks,
             clock,
-            lambda: self._runner.open(),
             judge,
             Canary(
                 *(config, store, self._pool, self._publisher, learning, clock),
                 lambda swap: self._runner.note(swap),
             ),
+            Bake(
+                *(config, fleet, self._pool, learning, clock),
+                lambda swap: self._runner.note(swap),
+            ),
+            self._retention,
         )
         webhooks = Webhooks(config.webhooks, store, clock)
         self._runner = SwapRunner(store, self._actions, webhooks, clock, self._swap_ended)
@@ -111,6 +124,9 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         self._ab_tests = AbTests(
             *(config, store, self._pool, self._publisher, self._runner, self._requests),
             *(self._actions, learning, clock),
+        )
+        self._rollbacks = Rollbacks(
+            *(config, store, self._pool, self._publisher, self._runner, self._requests, clock)
         )
         self._plan = SwapPlan(
             *(fleet, self._pool, self._requests, self._runner, self._actions, self._learning)
@@ -249,24 +265,6 @@ class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls
         """
         await self.start()
         return await self._requests.retry(swap_id, attempt)
-
-    async def rollback(
-        self, task: str, swap_id: str | None = None, if_match: str | None = None
-    ) -> dict[str, Any]:
-        """Give a task back to the model it had before.
-
-        An open swap is rolled back, or aborted before its switch. Otherwise the last swap
-        that succeeded is undone: by one commit if its old model is still warm. An open A/B test
-        of the task is stopped first.
-
-        Raises:
-            NotFound: Unknown task.
-            NothingToRollBack: The task never changed its model, or went back already.
-            PreconditionFailed: The task's latest swap is not as ``if_match`` says.
-        """
-        await self.start()
-        await self._ab_tests.end_for_rollback(task)
-        return await self._requests.rollback(task, swap_id, if_match=if_match)
 
     async def signal(self, swap_id: str, event: str, if_match: str | None = None) -> dict[str, Any]:
         """An operator's event for an open swap, as ``abort``. See ``SwapRunner.signal``."""

@@ -16,8 +16,9 @@ from pydantic import ValidationError
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.actors.swap_runner import SwapRunner
-from hotswap_ray.config import Config, SwapConfig
+from hotswap_ray.config import Config
 from hotswap_ray.config_checks import problems
+from hotswap_ray.config_swap import SwapConfig
 from hotswap_ray.core.errors import (
     Conflict,
     IllegalTransition,
@@ -83,7 +84,7 @@ class SwapRequests:
     ) -> dict[str, Any]:
         """See ``SwapController.swap``."""
         facts = self.settings(swap_id, bake_s, strategy, compatibility, canary)
-        return await self._begin(task, model, swap_id, bake_s, facts, requested_by, if_match)
+        return await self.begin(task, model, swap_id, bake_s, facts, requested_by, if_match)
 
     def settings(
         self,
@@ -100,7 +101,7 @@ class SwapRequests:
         said = zip(SETTINGS, (strategy, compatibility, plan), strict=True)
         return {key: value for key, value in said if value is not None}
 
-    async def _begin(
+    async def begin(
         self,
         task: str,
         model: str,
@@ -110,6 +111,7 @@ class SwapRequests:
         requested_by: str,
         if_match: str | None = None,
     ) -> dict[str, Any]:
+        """Begin a swap with these facts, or find the one that has its id."""
         if swap_id is not None and (same := await self.same(swap_id)):
             if (same["task"], same["to_model"]) != (task, model):
                 raise Conflict(
@@ -196,7 +198,7 @@ class SwapRequests:
                 break
         facts = {key: old.facts[key] for key in SETTINGS if key in old.facts}
         facts["retries"] = old.swap_id
-        return await self._begin(old.task, old.to_model, again_id, old.bake_s, facts, requested_by)
+        return await self.begin(old.task, old.to_model, again_id, old.bake_s, facts, requested_by)
 
     async def rollback(
         self,

@@ -115,15 +115,27 @@ def swap(
 
 def rollback(
     task: Task,
+    to: Annotated[
+        str | None,
+        typer.Option(
+            "--to", metavar="MODEL", help="Any model that served it.", show_default="the last one"
+        ),
+    ] = None,
+    list_: Annotated[
+        bool, typer.Option("--list", help="Only list the models that served it.")
+    ] = False,
     no_wait: NoWait = False,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
     namespace: Namespace = NAMESPACE,
 ) -> None:
-    """Give a task back to the model it had before."""
+    """Give a task back to the model it had before, or to an earlier one."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.rollback(task, wait=not no_wait, if_match=if_match), as_json)
+        if list_:
+            _generations(arbiter.generations(task), as_json)
+        else:
+            _told(arbiter.rollback(task, wait=not no_wait, to=to, if_match=if_match), as_json)
 
 
 def history(
@@ -257,6 +269,36 @@ def retry(
         _told(arbiter.retry(swap_id, wait=not no_wait, attempt=attempt), as_json)
 
 
+def _generations(rows: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        output.emit_json(rows)
+        return
+    columns = ("model", "generation", "served since (UTC)", "state", "going back takes")
+    cells = [
+        (
+            row["model"],
+            row["generation"] or None,
+            _time(row["served_at_s"]),
+            row["state"],
+            _way(row),
+        )
+        for row in rows
+    ]
+    output.emit_table("models that served it", columns, cells)
+
+
+def _way(row: dict[str, Any]) -> str:
+    if row["serves"]:
+        return "nothing, it serves"
+    return "one commit" if row["warm"] else "a load"
+
+
+def _time(at_s: float | None) -> str | None:
+    if at_s is None:
+        return None
+    return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+
+
 def _would(plan: dict[str, Any], as_json: bool) -> None:
     """A dry run; exit code 1 where the swap would be refused."""
     if as_json:
@@ -284,7 +326,7 @@ def _one(record: dict[str, Any], as_json: bool) -> None:
         output.emit(f"strategy {record['strategy']}: {record['reason']}")
     rows = [
         (
-            datetime.fromtimestamp(step["at_s"], UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3],
+            _time(step["at_s"]),
             step["phase"],
             step["note"],
         )

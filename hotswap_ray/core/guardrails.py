@@ -14,7 +14,7 @@ Latency is compared by how many of the candidate's answers are slower than the l
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -101,6 +101,13 @@ class Seen:
     at_s: Array
     cost_usd: Array
     format_ok: Array
+
+    def where(
+        self, arrived: Callable[[Array], NDArray[np.bool_]], newest: int | None = None
+    ) -> Seen:
+        """Those whose arrival fits, and of them the newest."""
+        keep = np.flatnonzero(arrived(self.at_s))[-newest if newest else None :]
+        return Seen(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
     def of_successes(self, name: Literal["latency_ms", "ttft_ms"]) -> Array:
         """Times of the requests that were answered, where they are known."""

@@ -48,10 +48,16 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class RollbackRequest(Strict):
-    """Body of ``POST tasks/{task}/rollback``."""
+    """What begins a swap, or takes one back, may say."""
 
     swap_id: SwapId | None = Field(None, description="Asking again with it changes nothing.")
     wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait for the end.")
+
+
+class BackRequest(RollbackRequest):
+    """Body of ``POST tasks/{task}/rollback``."""
+
+    to: str | None = Field(None, max_length=63, description="One of its generations.")
 
 
 class SwapRequest(RollbackRequest):
@@ -102,6 +108,7 @@ class AdminApi(ScheduleApi, AbTestApi):
             ("GET", "status", self._status),
             ("GET", "models", self._models),
             ("GET", f"tasks/{name}", self._task),
+            ("GET", f"tasks/{name}/generations", self._generations),
             ("GET", f"tasks/{name}/learnings", self._learnings),
             ("GET", "decisions", self._decisions),
             ("GET", f"explain/{name}", self._explain),
@@ -170,6 +177,9 @@ class AdminApi(ScheduleApi, AbTestApi):
         swaps = [swap for swap in status["open_swaps"] if swap["task"] == task]
         return {"task": task, **status["tasks"][task], "open_swaps": swaps}
 
+    async def _generations(self, scope: Scope, body: Any, task: str) -> Any:
+        return {"task": task, "generations": await _quick(self._controller.generations(task))}
+
     async def _learnings(self, scope: Scope, body: Any, task: str) -> Any:
         return await _quick(self._learning.task_performance(task))
 
@@ -219,9 +229,9 @@ class AdminApi(ScheduleApi, AbTestApi):
         return await self._waited(record, request.wait_s, request.until)
 
     async def _rollback(self, scope: Scope, body: Any, task: str) -> Any:
-        request = _parsed(RollbackRequest, scope, body)
-        condition = _condition(scope)
-        record = await _quick(self._controller.rollback(task, request.swap_id, **condition))
+        request = _parsed(BackRequest, scope, body)
+        options = _condition(scope) | ({} if request.to is None else {"to": request.to})
+        record = await _quick(self._controller.rollback(task, request.swap_id, **options))
         return await self._waited(record, request.wait_s, "end")
 
     async def _waited(self, record: Any, wait_s: float, until: str) -> Any:

@@ -5,10 +5,12 @@ from collections import defaultdict
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
+import numpy as np
 import orjson
 
 from hotswap_ray.actors.fleet import AppState, room_of
 from hotswap_ray.core.errors import EngineError, EngineUnavailable, StoreError
+from hotswap_ray.core.guardrails import Seen
 from hotswap_ray.core.prediction import predict
 from hotswap_ray.core.routes import RouteTable
 from hotswap_ray.core.strategy import Room
@@ -253,6 +255,8 @@ class FakeLearning:
     async def observed(self, task, models, since_s):
         if self.error:
             raise self.error
+        if self.rollouts is None:
+            return dict.fromkeys(models, Seen(*[np.zeros(0)] * 7))
         return dict(zip(models, self.rollouts(since_s), strict=True))
 
     async def nudge(self):

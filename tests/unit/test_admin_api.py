@@ -144,6 +144,18 @@ async def test_rollback_and_signals_reach_the_controller(client, controller):
     ]
 
 
+async def test_a_rollback_may_name_its_model_and_the_possible_ones_are_listed(client, controller):
+    await client.post("tasks/chat/rollback", json={"to": "a"})
+    answer = await client.get("tasks/chat/generations")
+    assert (answer.json()["task"], "generations" in answer.json()) == ("chat", True)
+    assert controller.calls == [
+        ("rollback", ("chat", None), {"to": "a"}),
+        ("generations", ("chat",), {}),
+    ]
+    wrong = await client.post("tasks/chat/swap", json={"model": "b", "to": "a"})
+    assert wrong.status_code == 400
+
+
 @pytest.mark.parametrize("given", [None, "Bearer", "Bearer wrong", "secret", "Basic secret"])
 async def test_without_the_token_nothing_is_told_and_nothing_done(controller, given):
     transport = httpx.ASGITransport(make_app(controller, admin_token="secret", api_keys=["key"]))

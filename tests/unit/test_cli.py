@@ -187,6 +187,26 @@ def test_a_signal_is_sent_and_its_end_waited_for(arbiter):
         assert [name for name, _, _ in arbiter.calls] == [method, "wait"]
 
 
+def test_a_rollback_goes_to_the_model_that_is_named_or_lists_them(arbiter, monkeypatch):
+    assert invoke("rollback", "chat", "--to", "small", "--no-wait").exit_code == 0
+    assert invoke("rollback", "chat").exit_code == 0
+    assert [kwargs for _, _, kwargs in arbiter.calls] == [
+        {"wait": False, "to": "small", "if_match": None},
+        {"wait": True, "to": None, "if_match": None},
+    ]
+    row = {"generation": 1, "served_at_s": None, "serves": False, "state": "ready", "warm": True}
+    rows = [
+        {**row, "model": "large", "serves": True, "served_at_s": 0.5},
+        {**row, "model": "small"},
+        {**row, "model": "tiny", "state": "unloaded", "warm": False},
+    ]
+    arbiter.generations = lambda task: rows
+    told = invoke("rollback", "chat", "--list").stdout
+    for words in ("1970-01-01 00:00:00.500", "nothing, it serves", "one commit", "a load"):
+        assert words in told
+    assert json.loads(invoke("rollback", "chat", "--list", "--json").stdout) == rows
+
+
 def test_a_file_gives_its_models_all_checked_before_the_first_is_loaded(arbiter, tmp_path):
     path = tmp_path / "m.yaml"
     path.write_text("models: {x: {engine: simulated}, y: {engine: simulated}}")
