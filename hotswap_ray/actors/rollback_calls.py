@@ -6,19 +6,16 @@ from typing import Any
 
 from hotswap_ray.actors.ab_tests import AbTests
 from hotswap_ray.actors.rollbacks import Rollbacks
+from hotswap_ray.actors.starts import Starts
 from hotswap_ray.actors.swap_requests import SwapRequests
 
 
-class RollbackCalls:
+class RollbackCalls(Starts):
     """The part of ``SwapController`` that undoes."""
 
     _ab_tests: AbTests
     _requests: SwapRequests
     _rollbacks: Rollbacks
-
-    async def start(self) -> None:
-        """Of the controller."""
-        raise NotImplementedError
 
     async def generations(self, task: str) -> list[dict[str, Any]]:
         """The models that served a task, the newest first; see ``Rollbacks.generations``."""

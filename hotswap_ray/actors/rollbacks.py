@@ -134,9 +134,7 @@ class Rollbacks:
             raise NotFound(f"task {task!r} was not served by {model!r}; {can}")
         return known[model], next((one.swap_id for one in history if one.model == now), "")
 
-    def _undo(
-        self, task: str, back: Served, swap_id: str | None, by: str, given: str
-    ) -> Swap:
+    def _undo(self, task: str, back: Served, swap_id: str | None, by: str, given: str) -> Swap:
         now = self._publisher.route(task).model
         draft = self._requests.draft(
             task, now, swap_id or f"undo-{uuid.uuid4().hex[:12]}", 0.0, {}, by

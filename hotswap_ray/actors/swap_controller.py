@@ -52,7 +52,9 @@ from hotswap_ray.store import Store
 OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
-class SwapController(ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls, RollbackCalls):
+class SwapController(
+    ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls, RollbackCalls
+):
     """Owns swaps, models and the route table.
 
     Args:
