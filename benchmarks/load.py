@@ -36,6 +36,8 @@ class Spec:
         headers: More request headers.
         conversation: Requests after which a connection begins a conversation with another
             ``x-session-id``; 0 sends none.
+        pace_s: Least time between the beginnings of two requests of a connection; they are
+            spread over it.
     """
 
     port: int
@@ -47,6 +49,7 @@ class Spec:
     timeout_s: float = 30.0
     headers: dict[str, str] = field(default_factory=dict)
     conversation: int = 0
+    pace_s: float = 0.0
 
 
 class Connection(asyncio.Protocol):
@@ -151,6 +154,7 @@ async def run(spec: Spec) -> list[list]:
 
     async def worker(number: int) -> None:
         connection, turn = Connection(), number
+        due = loop.time() + spec.pace_s * number / spec.concurrency
         while not stop.is_set() or len(rows) < spec.min_requests:
             if connection.transport is None or connection.transport.is_closing():
                 _, connection = await loop.create_connection(Connection, "127.0.0.1", spec.port)
@@ -160,6 +164,9 @@ async def run(spec: Spec) -> list[list]:
                 session = f"{number}-{turn // spec.conversation}"
                 request = request.replace(b"\r\n", f"\r\nx-session-id: {session}\r\n".encode(), 1)
             turn += 1
+            if spec.pace_s:
+                await asyncio.sleep(max(0.0, due - loop.time()))
+                due = max(due, loop.time() - spec.pace_s) + spec.pace_s
             started = time.monotonic()
             done = connection.send(request)
             try:

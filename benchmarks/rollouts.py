@@ -6,11 +6,19 @@ models that answered it.
 
     python benchmarks/rollouts.py [--rounds 4]
 
-Keys: ``rollouts, requests, failed, hung, truncated``; ``split_conversations`` (conversations
-that two models answered between a canary's begin and its end); ``reaction_s`` (from the first
-failed request of
-a bad candidate to its last request: the slowest of its rollouts) and
-``bad_share`` (share of all requests of its test that a bad candidate got, median).
+Then what copying every request to an equal model costs (``shadow_cost.py``), and how often
+guardrails err (``rollout_errors.py``). Keys of the result:
+
+* ``rollouts, requests, failed, hung, truncated``
+* ``split_conversations``: that two models answered between a canary's begin and its end
+* ``reaction_s``: from the moment at which the guardrails fail what has ended by then (the breach
+  is provable) until the last request to the bad candidate began; the slowest rollout. It holds
+  the way of the outcomes to the store, the wait for the next check, and the commit that takes
+  the candidate out; not ``observation_s``, from its first request to that moment (median)
+* ``bad_share``: share of its test's requests that a bad candidate got, median
+* ``shadow_p99_ratio, shadow_sent, shadow_dropped`` and more of the copies
+* ``simulated``: see ``rollout_errors.simulate``
+* ``machine``
 """
 
 from __future__ import annotations
@@ -22,7 +30,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from common import Load, Row, controller, free_port, machine, median, report, running
+import numpy as np
+import pandas as pd
+from common import Load, Row, controller, free_port, machine, median, report, running, wait_until
+from rollout_errors import simulate
+from shadow_cost import shadow_cost
+
+from hotswap_ray.core.guardrails import Seen, check, verdict
+from hotswap_ray.core.rollout import CanarySpec
+from hotswap_ray.store import Store
 
 CONFIG = """
 models:
@@ -33,6 +49,11 @@ models:
         {{seed: 3, ttft_ms: 20, token_ms: 5, tokens: 8, failure_rate: 0.2}}}}
 tasks:
   t: {{model: a}}
+  plain: &judged {{model: a, checks: [{{kind: contains, value: simulated}}]}}
+  copied:
+    <<: *judged
+    autoswap: {{mode: advise, candidates: [b], shadow: 1, shadow_at_once: {at_once},
+                min_samples: 1000000}}
 server: {{port: {port}, ingress_replicas: 2}}
 store: {{url: "sqlite:///{store}"}}
 swap: {{bake_s: 0, canary: {{settle_s: 0.5, check_s: 0.5, max_step_s: 60}}}}
@@ -47,11 +68,9 @@ class Operator:
 
     def __init__(self) -> None:
         self.records: list[dict[str, Any]] = []
-        self.spans: list[tuple[float, float, str]] = []
 
     def rollout(self, model: str, canary: str, event: str | None = None) -> dict[str, Any]:
         """Begin one, let an operator speak in its canary, wait for its end."""
-        asked = time.monotonic()
         swap_id = controller("swap", "t", model, canary=canary, compatibility="warn")["swap_id"]
         if event:
             while controller("wait", swap_id, 0)["facts"].get("canary", {}).get("step", 0) < 1:
@@ -62,14 +81,11 @@ class Operator:
                 controller("signal", swap_id, "resume")
         record = controller("wait", swap_id, 240)
         self.records.append(record)
-        self.spans.append((asked, time.monotonic(), model))
         return record
 
     def back(self) -> None:
         """Give the task back for the next rollout."""
-        asked = time.monotonic()
         controller("wait", controller("rollback", "t")["swap_id"], 60)
-        self.spans.append((asked, time.monotonic(), "a"))
 
 
 def drive(operator: Operator, rounds: int) -> None:
@@ -114,50 +130,99 @@ def split_conversations(rows: list[Row], operator: Operator) -> int:
     return found
 
 
+def reactions(operator: Operator, store: Store) -> dict[str, Any]:
+    """How soon the bad candidates were out, from what became of the requests.
+
+    A breach is provable once the product's guardrails fail what has ended by then, in whatever
+    order it was looked at; the candidate is out when its last request began.
+    """
+    spec = CanarySpec().guardrails
+    reaction_s, observation_s, shares = [], [], []
+    for record in operator.records:
+        if record["to_model"] != "bad":
+            continue
+        frame = store.outcomes_frame("t", None, record["facts"]["canary"]["began_s"], 10**6)
+        frame = frame[(frame["at_s"] <= record["updated_at_s"]) & (frame["decision"] != "fallback")]
+        end_s = (frame["at_s"] + frame["latency_ms"] / 1e3).to_numpy()
+        of_bad = (frame["model"] == "bad").to_numpy()
+        at_s = frame["at_s"].to_numpy()
+        for provable_s in np.sort(end_s[of_bad]):
+            known = end_s <= provable_s
+            found = check(spec, seen(frame[known & ~of_bad]), seen(frame[known & of_bad]))
+            if verdict(found) == "failed":
+                break
+        reaction_s.append(float(at_s[of_bad].max() - provable_s))
+        observation_s.append(float(provable_s - at_s[of_bad].min()))
+        shares.append(float(of_bad.mean()))
+    return {
+        "reaction_s": round(max(reaction_s), 2),
+        "reactions_s": [round(one, 2) for one in reaction_s],
+        "observation_s": round(median(observation_s), 2),
+        "bad_share": round(median(shares), 4),
+    }
+
+
+def seen(frame: pd.DataFrame) -> Seen:
+    """Outcomes as the guardrails take them."""
+    success, latency, ttft, quality, at_s = (
+        frame[name].to_numpy(dtype=float, na_value=np.nan)
+        for name in ("success", "latency_ms", "ttft_ms", "quality", "at_s")
+    )
+    none = np.full(len(frame), np.nan)
+    return Seen(success, latency, ttft, quality, at_s, none, none)
+
+
 def main() -> None:
     """Run and report."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=4, help="five rollouts each")
     parser.add_argument("--concurrency", type=int, default=16)
+    parser.add_argument("--pairs", type=int, default=6, help="blocks with copies, and without")
+    parser.add_argument("--seconds", type=float, default=10, help="of each block")
+    parser.add_argument("--share", type=float, default=0.6, help="of the saturated rate")
+    parser.add_argument("--at-once", type=int, default=16, help="copies of an ingress replica")
     args = parser.parse_args()
+    result: dict[str, Any] = {"machine": machine()}
     operator = Operator()
     with tempfile.TemporaryDirectory() as folder:
-        text = CONFIG.format(port=free_port(), store=Path(folder, "hotswap.sqlite"))
+        text = CONFIG.format(
+            port=free_port(), store=Path(folder, "hotswap.sqlite"), at_once=args.at_once
+        )
         with running(text) as settings:
-            load = Load(
-                port=settings.server.port,
-                path="/v1/completions",
-                bodies=[BODY, {**BODY, "stream": True}],
-                concurrency=args.concurrency,
-                conversation=8,
-            )
-            drive(operator, args.rounds)
-            rows = load.rows()
-            divided = split_conversations(rows, operator)
-    kinds = {
-        kind: sum(row.kind == kind for row in rows) for kind in ("failed", "hung", "truncated")
-    }
+            port, store = settings.server.port, Store(settings.store.url)
+            if args.rounds:
+                load = Load(
+                    port=port,
+                    path="/v1/completions",
+                    bodies=[BODY, {**BODY, "stream": True}],
+                    concurrency=args.concurrency,
+                    conversation=8,
+                )
+                drive(operator, args.rounds)
+                rows = load.rows()
+                wait_until(lambda: len(store.outcomes_frame("t", limit=10**7)) >= len(rows), 60,
+                           "all outcomes are stored")  # fmt: skip
+                result |= of_clients(rows) | reactions(operator, store)
+                result["rollouts"] = len(operator.records)
+                result["split_conversations"] = split_conversations(rows, operator)
+                print(result)
+            if args.pairs:
+                result |= shadow_cost(
+                    port, store, args.pairs, args.seconds, args.concurrency, args.share
+                )
+                print(result)
+    result["simulated"] = simulate()
+    result["machine"]["load_average_at_end"] = machine()["load_average"]
+    report(result)
+
+
+def of_clients(rows: list[Row]) -> dict[str, Any]:
+    """What the clients saw."""
     for row in [row for row in rows if row.kind != "ok"][:3]:
         print("lost:", row)
-    bad = [(asked, ended) for asked, ended, model in operator.spans if model == "bad"]
-    reactions, shares = [], []
-    for asked, ended in bad:
-        test = [row for row in rows if asked <= row.start <= ended]
-        of_bad = [row for row in test if row.header_model == "bad"]
-        shares.append(len(of_bad) / len(test))
-        reactions.append(max(row.start for row in of_bad) - min(row.start for row in of_bad))
-    report(
-        {
-            "rollouts": len(operator.records),
-            "requests": len(rows),
-            **kinds,
-            "split_conversations": divided,
-            "reaction_s": round(max(reactions), 2),
-            "bad_share": round(median(shares), 4),
-            "rolled_out": sum(r["phase"] == "succeeded" for r in operator.records),
-            **machine(),
-        }
-    )
+    kinds = ("failed", "hung", "truncated")
+    lost = {kind: sum(row.kind == kind for row in rows) for kind in kinds}
+    return {"requests": len(rows), **lost}
 
 
 if __name__ == "__main__":
