@@ -57,7 +57,7 @@ async def test_a_test_is_begun_listed_shown_drawn_and_stopped(world, tmp_path):
     await world.until(lambda: runs["x"].test.report)
     shown = (await hotswap("show", "x")).stdout
     assert "x: t a against b is running, shares b 20%" in shown
-    assert "The test is running after 12 requests" in shown
+    assert "The test is running" in shown
     drawing = tmp_path / "x.svg"
     assert (await hotswap("show", "x", "--plot", drawing)).exit_code == 0
     assert drawing.read_text().startswith("<svg")
