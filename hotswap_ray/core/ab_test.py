@@ -42,7 +42,8 @@ def report(
     It ends when a variant is proven better (the best of them wins), when every variant is
     settled (out, proven worse, not better or equivalent), or at ``max_requests`` or ``max_s``,
     undecided. Except for harm no end comes before every model had ``min_requests``. "Not better"
-    settles a variant unless "equivalent" is near: proof of the other side got half way.
+    settles a variant unless "equivalent" matters, for the variant is clearly cheaper and would
+    win by it, or is near: its other side is half proven.
 
     Args:
         spec: The test.
@@ -221,12 +222,21 @@ def _end(
         better = [name for name, pair in live.items() if pair.verdict == "better"]
         if better:
             return "better", max(better, key=lambda name: live[name].effect or 0.0)
-        if all(pair.settled for pair in live.values()):
+        prices = {arm.model: arm.mean_cost_usd for arm in arms}
+        if all(
+            pair.settled
+            and not (pair.verdict == "not_better" and _cheaper(prices[name], prices[control]))
+            for name, pair in live.items()
+        ):
             same = [name for name, pair in live.items() if pair.verdict == "equivalent"]
             return ("equivalent", _cheapest(control, same, arms)) if same else ("not_better", None)
     if sum(requests.values()) >= spec.max_requests:
         return "max_requests", None
     return ("max_s" if spent_s >= spec.max_s else "running"), None
+
+
+def _cheaper(price: float | None, other: float | None) -> bool:
+    return price is not None and other is not None and price <= CHEAPER * other
 
 
 def _cheapest(control: str, same: list[str], arms: tuple[Arm, ...]) -> str | None:

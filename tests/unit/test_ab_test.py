@@ -166,6 +166,15 @@ def test_a_variant_proven_not_better_ends_the_test_without_waiting_to_know_how_m
     assert "b (-0.030): not better than a" in found.sentence
 
 
+def test_a_cheaper_variant_is_not_sent_off_before_it_is_known_whether_it_is_as_good():
+    quality = np.resize([1.0, 0.8, 0.9, 0.7], 4000)
+    spec = ABTestSpec(variants=("b",), margin=0.029, guardrails=NO_LIMITS)
+    now = {"a": seen(quality, cost=0.02), "b": seen(quality - 0.03, cost=0.01)}
+    assert report(spec, "a", now).reason == "running"
+    now["b"] = seen(quality - 0.03, cost=0.02)
+    assert report(spec, "a", now).reason == "not_better"
+
+
 def test_of_several_better_ones_the_best_wins():
     rng = np.random.default_rng(7)
     now = {m: seen(coins(rng, c, 300)) for m, c in (("a", 0.4), ("b", 0.65), ("c", 0.9))}
