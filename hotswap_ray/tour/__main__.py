@@ -27,6 +27,7 @@ from hotswap_ray.tour.traffic import SHOWN, Traffic
 
 QUICKSTART = Path(__file__).parents[2] / "deployments" / "quickstart.yaml"
 EASY = "uppercase"
+PLOT = Path("hotswap-tour-ab-test.svg")
 # A task's live answers are judged by a callable; half of its requests are copied to another
 # model, which is compared on the same prompts. The tour has no time for the usual cooldown.
 CHECKS = (Check(kind="callable", value="hotswap_ray.fewshot:judge"),)
@@ -89,20 +90,20 @@ def _steps(stage: Stage) -> dict[str, Any]:
     other = "quality" if stage.serving()[EASY] == "balanced" else "balanced"
     crashed = rollouts.canary_with_a_crash(stage, EASY, other)
     rollouts.canary_that_fails(stage, EASY, WORST)
+    rivals = [model for model in (WORST, "balanced", "quality") if model != other]
+    tested = rollouts.ab_test(stage, EASY, rivals, PLOT)
     stage.traffic.asked = SHOWN
     rollouts.refused(stage, HARD, WORST)
-    serving = stage.serving()
-    batch = rollouts.scheduled_batch(
-        stage,
-        {t: "quality" if serving[t] == "balanced" else "balanced" for t in ("capitals", EASY)},
-    )
+    other = "quality" if other == "balanced" else "balanced"
+    batch = rollouts.scheduled_batch(stage, {EASY: other, HARD: "balanced"})
     stage.some_traffic("At the end", 20)
-    return {"decided": decided, "crashed": crashed, "batch": batch}
+    return {"decided": decided, "crashed": crashed, "tested": tested, "batch": batch}
 
 
 def _summary(console: Console, stage: Stage, found: dict[str, Any], seconds: float) -> int:
     """Tell what happened; the exit status."""
     traffic, decided, batch = stage.traffic, found["decided"], found["batch"]
+    report = found["tested"]["report"]
     lost = traffic.sent - traffic.answered
     commits = [r["facts"]["commit_ms"] for r in stage.records if "commit_ms" in r["facts"]]
     ended = [r for r in stage.records if r["phase"] != "failed"]
@@ -115,6 +116,7 @@ def _summary(console: Console, stage: Stage, found: dict[str, Any], seconds: flo
         "of these refused by golden prompts": sum(r["phase"] == "failed" for r in decided),
         "other swaps and rollbacks that were to succeed": f"{len(ended)} of {len(stage.records)}",
         "canary whose controller was killed": found["crashed"]["phase"],
+        "A/B test": f"{report['requests']} requests, {report['reason']}",
         "swaps of the scheduled batch": len(batch),
         "slowest commit": f"{max(commits, default=0):.1f} ms",
         "time": f"{seconds:.0f} s",

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+from hotswap_ray import ab_report
 from hotswap_ray.core.errors import SwapError
 from hotswap_ray.tour.stage import Stage
 
@@ -37,6 +39,16 @@ def canary_that_fails(stage: Stage, task: str, model: str) -> None:
         stage.say(f"  and it goes back: {error}")
     else:
         raise AssertionError(f"{model} was let through for {task}")
+
+
+def ab_test(stage: Stage, task: str, variants: list[str], plot: Path) -> dict[str, Any]:
+    """Compare models side by side, with a report and its plot; nothing is promoted."""
+    stage.command(f"ab-test start {task} {' '.join(variants)} --max-requests 200 --wait")
+    record: dict[str, Any] = stage.arbiter.ab_test(task, variants, max_requests=200, wait=True)
+    stage.say(ab_report.text(record["report"]), plain=True)
+    plot.write_text(ab_report.plot(record["report"], record["history"]), encoding="utf-8")
+    stage.say(f"  its plot: {plot}")
+    return record
 
 
 def refused(stage: Stage, task: str, model: str) -> None:

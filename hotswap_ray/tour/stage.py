@@ -30,9 +30,9 @@ class Stage:
         self.records: list[dict[str, Any]] = []
         self._console = console
 
-    def say(self, text: str) -> None:
-        """A line for whoever watches."""
-        self._console.print(text)
+    def say(self, text: str, plain: bool = False) -> None:
+        """A line for whoever watches; a ``plain`` one is neither wrapped nor coloured."""
+        self._console.print(text, soft_wrap=plain, markup=not plain, highlight=not plain)
 
     def command(self, text: str, remark: str = "") -> None:
         """The command that does what comes next."""
