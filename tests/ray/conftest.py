@@ -10,7 +10,7 @@ import ray
 from hotswap_ray import app, config
 from hotswap_ray.actors.ingress import CONTROLLER, LEARNING
 
-TASKS = ("alpha", "beta", "gamma", "delta", "epsilon")
+TASKS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
 
 CONFIG = """
 models:
@@ -32,7 +32,7 @@ tasks:
 default_task: alpha
 server: {{port: {port}, api_keys: [test-key], admin_token: admin-key, first_byte_timeout_s: 20}}
 store: {{url: "sqlite:///{store}"}}
-swap: {{bake_s: 0, load_wait_s: 2, drain_timeout_s: 30}}
+swap: {{bake_s: 0, bake_check_s: 0.2, load_wait_s: 2, drain_timeout_s: 30}}
 learning: {{flush_s: 0.1}}
 """
 
