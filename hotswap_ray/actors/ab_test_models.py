@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Literal
+from collections.abc import Callable, Iterable, Mapping
 
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
@@ -24,6 +23,7 @@ class AbTestModels:
         actions: How swaps check a candidate.
         requests: Makes the record of the swap that a variant would be.
         others: Models that open swaps, or other tests than this one, need.
+        lent: Models loaded for open tests, and what they go back to.
         ack_timeout_s: Longest wait for the ingress.
     """
 
@@ -34,6 +34,7 @@ class AbTestModels:
         actions: SwapActions,
         requests: SwapRequests,
         others: Callable[[AbTest], Iterable[str]],
+        lent: Callable[[], Mapping[str, str]],
         ack_timeout_s: float,
     ) -> None:
         self._pool = pool
@@ -41,6 +42,7 @@ class AbTestModels:
         self._actions = actions
         self._requests = requests
         self._others = others
+        self._lent = lent
         self._ack_timeout_s = ack_timeout_s
 
     def check(self, test: AbTest) -> None:
@@ -62,12 +64,17 @@ class AbTestModels:
         by = f"ab-test:{test.id}"
         return self._requests.draft(test.task, model, f"{test.id}.{model}", None, {}, by)
 
-    def loan(self, model: str) -> Literal["unload", "sleep"] | None:
-        """What a model that is needed now has to go back to; ``None`` if it is there."""
-        if self._pool.is_ready(model):
-            return None
-        held = self._pool.generations.get(model)
-        return "sleep" if held is not None and held.state == "asleep" else "unload"
+    def loans(self, test: AbTest) -> dict[str, str]:
+        """Variants that are not there, and what they go back to; saved before any is loaded."""
+        found: dict[str, str] = {}
+        for model in test.spec.variants:
+            held = self._pool.generations.get(model)
+            if self._pool.is_ready(model):  # of two tests, the one that ends last gives it back
+                back = self._lent().get(model)
+            else:
+                back = "sleep" if held is not None and held.state == "asleep" else "unload"
+            found |= {model: back} if back else {}
+        return found
 
     def is_there(self, test: AbTest, model: str) -> bool:
         """Whether the split has the generation of a variant that is loaded now."""

@@ -112,7 +112,7 @@ class AbTestRun:
         targets = {}
         for model in self.test.live:
             try:
-                targets[model] = await self._bring(model)
+                targets[model] = await self._parts.models.bring(self.test, model)
             except HotswapError as error:
                 await self._give_up(AbPhase.PREPARING, model, error)
         if not targets:
@@ -181,20 +181,15 @@ class AbTestRun:
 
     # --- what they do -------------------------------------------------------------------
 
-    async def _bring(self, model: str) -> Target:
-        """A variant that answers well; that it is lent is saved before it is loaded."""
-        if back := self._parts.models.loan(model):
-            lent = {model: back, **self.test.lent}
-            await self._change(OPEN, lent=lent)
-        return await self._parts.models.bring(self.test, model)
-
     async def _repair(self) -> None:
         """Bring variants back that are gone, beside the looks; drop those that do not come."""
         for model in self.test.live:
             coming = self._coming.get(model)
             if coming is None:
                 if not self._parts.models.is_there(self.test, model):
-                    self._coming[model] = asyncio.create_task(self._bring(model))
+                    self._coming[model] = asyncio.create_task(
+                        self._parts.models.bring(self.test, model)
+                    )
                 continue
             if not coming.done():
                 continue

@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
@@ -66,7 +67,8 @@ class AbTests:
         self._clock = clock
         ack_timeout_s = config.swap.ack_timeout_s
         self._models = AbTestModels(
-            *(pool, publisher, actions, requests, self._needed_by_others, ack_timeout_s)
+            *(pool, publisher, actions, requests),
+            *(self._needed_by_others, self._lent, ack_timeout_s),
         )
         self._parts = Parts(
             *(store, publisher, self._models, learning, clock, self._promote, ack_timeout_s)
@@ -92,6 +94,9 @@ class AbTests:
         models = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
         others = (other for other in self.open() if other.id != test.id and other.divides)
         return models.union(*map(_needs, others))
+
+    def _lent(self) -> dict[str, str]:
+        return {model: back for test in self.open() for model, back in test.lent.items()}
 
     def refusal(self, task: str) -> Conflict | None:
         """Why a task cannot have a swap, or another test, just now."""
@@ -135,6 +140,7 @@ class AbTests:
         if test.id in self._runs:
             return self._runs[test.id].test.to_doc()  # asked for twice at the same time
         self._refuse(test)
+        test = replace(test, lent=self._models.loans(test))
         run = self._runs[test.id] = AbTestRun(test, self._parts)
         fact = {"ab_test": test.id, "task": task, "phase": str(test.phase)}
         try:

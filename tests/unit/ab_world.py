@@ -41,7 +41,7 @@ def quick(monkeypatch):
 
 async def ended(world, test_id):
     """The record of a test at its end."""
-    record = await world.controller.ab_test_report(test_id, 10)
+    record = await world.controller.ab_test_report(test_id, 30)
     assert record["phase"] == "ended", record
     return record
 

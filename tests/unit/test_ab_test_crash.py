@@ -4,13 +4,14 @@ import asyncio
 
 import pytest
 
-from tests.unit.ab_world import ALL_RIGHT, HALF, SPEC, ended, many, quick  # noqa: F401
+from tests.unit.ab_world import ALL_RIGHT, HALF, SOME, SPEC, ended, many, quick  # noqa: F401
 from tests.unit.test_swap_recovery import succession
 from tests.unit.world import Crash, World, make_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 MOST_COMMITS = 60
-PROMOTING = {**SPEC, "on_end": "promote"}
+PROMOTING = {**SPEC, "variants": ["b", "c"], "on_end": "promote"}
+FOUND = many([*HALF, 1.0], ALL_RIGHT, SOME)  # b is better, and c is harmful
 
 
 async def begin(world):
@@ -35,7 +36,7 @@ async def go_on(heir):
 def run_until_a_crash(path, commits):
     crash, loop = Crash(), asyncio.new_event_loop()
     world = World(path, make_config())
-    world.learning.rollouts = many(HALF, ALL_RIGHT)
+    world.learning.rollouts = FOUND
     loop.run_until_complete(world.start())
     crash.after(world, commits, loop)
     work = loop.create_task(begin(world))
@@ -48,7 +49,7 @@ def run_until_a_crash(path, commits):
     try:
         with asyncio.Runner() as runner:
             heir = succession(world, path)
-            heir.learning.rollouts = many(HALF, ALL_RIGHT)
+            heir.learning.rollouts = FOUND
             runner.run(go_on(heir))
     finally:
         crash.release()
@@ -67,9 +68,11 @@ def test_a_crash_after_any_save_leads_to_the_same_end(tmp_path):
         assert world.table.routes["t"].split is None, where
         assert [swap["swap_id"] for swap in world.store.load_swaps()] == ["promote-test-1"], where
         assert world.model_of("t") == "b", where
+        assert "worse than a" in record["dropped"]["c"], where
+        assert world.nothing_is_left_of("c"), where
         assert world.fleet.harm == [], where
         events = [e["doc"] for e in world.store.load_events(0, 1000) if e["kind"] == "ab_test"]
-        entered = [event["phase"] for event in events if "weights" not in event]
+        entered = [event["phase"] for event in events if {"weights", "dropped"}.isdisjoint(event)]
         assert len(entered) == len(set(entered)), where  # nothing was done twice
         phases |= set(entered)
         if not crashed:
