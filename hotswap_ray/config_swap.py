@@ -24,7 +24,8 @@ class SwapConfig(Strict):
         300, ge=0, le=604_800, description="Time the old model stays warm after the switch."
     )
     bake_guardrails: GuardrailSpec | None = Field(
-        default_factory=lambda: GuardrailSpec(),
+        # A bigger model is slower by choice, and an auto-swap has weighed that already.
+        default_factory=lambda: GuardrailSpec(latency_p95=None, ttft_p95=None),
         description="What takes the new model back while the old one is warm; null for nothing.",
     )
     bake_check_s: float = Field(
