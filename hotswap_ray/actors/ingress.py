@@ -11,6 +11,7 @@ from hotswap_ray.actors.call import Call
 from hotswap_ray.actors.connection import ServeConnection
 from hotswap_ray.actors.control_link import ControlLink
 from hotswap_ray.actors.judge_link import connect as connect_judge
+from hotswap_ray.actors.loop_lag import LoopLag
 from hotswap_ray.actors.proxy import ActorProxy
 from hotswap_ray.actors.router import Router
 from hotswap_ray.config import Config
@@ -46,13 +47,15 @@ class Ingress:
             tasks=tasks,
             autoswap=autoswap,
         )
+        self.router.shadows.busy = LoopLag().busy
+        metrics = RequestMetrics(self.router.shadows)
         self.link = ControlLink(
             ray.get_runtime_context().get_actor_name() or uuid.uuid4().hex,
             self.router,
             self.controller,
             self.learning,
             config.learning,
-            RequestMetrics().observe,
+            metrics.observe,
             connect_judge(namespace, config.learning.check_timeout_s).judge,
         )
         self.asgi = make_api(self)

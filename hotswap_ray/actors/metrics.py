@@ -6,6 +6,7 @@ from collections import Counter as Tally
 
 from ray.util.metrics import Counter, Histogram
 
+from hotswap_ray.actors.shadows import Shadows
 from hotswap_ray.core.types import Outcome
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -16,9 +17,12 @@ class RequestMetrics:
     """``hotswap_*`` metrics of one ingress replica; Ray adds the prefix ``ray_``.
 
     Labels are task and model only: bounded by the configuration.
+
+    Args:
+        shadows: Whose copies are counted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shadows: Shadows) -> None:
         keys = ("task", "model")
         self._requests = Counter(
             "hotswap_requests", "Requests by result and decision.", (*keys, "code", "decision")
@@ -27,6 +31,9 @@ class RequestMetrics:
         self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
         self._ttft = Histogram("hotswap_ttft_seconds", "To the first token.", SECONDS, keys)
         self._quality = Histogram("hotswap_quality", "Judged by checks.", TENTHS, keys)
+        self._copies = Counter("hotswap_shadows", "Copies by result: sent, dropped.", ("result",))
+        self._shadows = shadows
+        self._copied: Tally[str] = Tally()
 
     def observe(self, batch: list[Outcome]) -> None:
         """Count a batch of outcomes."""
@@ -49,3 +56,7 @@ class RequestMetrics:
         for (task, model, kind), count in tokens.items():
             if count:
                 self._tokens.inc(count, {"task": task, "model": model, "kind": kind})
+        copied = Tally(sent=self._shadows.sent, dropped=self._shadows.dropped)
+        for result, count in (copied - self._copied).items():
+            self._copies.inc(count, {"result": result})
+        self._copied = copied

@@ -1,7 +1,8 @@
 """Copies of requests for candidates: no client sees the answer, and no client waits for it.
 
 A copy begins after the client's own answer has ended. It is dropped, and counted, when too
-many are at work or its model has less than half of its room left.
+many are at work, its model has less than half of its room left, or this replica is busy: what a
+copy costs is paid by the clients then.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from hotswap_ray.actors.call import Call
@@ -39,6 +40,7 @@ class Shadows:
     Attributes:
         sent: Copies begun.
         dropped: Copies that were wanted and not begun.
+        busy: Whether this replica has no time to spare just now.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Shadows:
     ) -> None:
         self.sent = 0
         self.dropped = 0
+        self.busy: Callable[[], bool] = lambda: False
         self._explorer = explorer
         self._connections = connections
         self._recorder = recorder
@@ -77,7 +80,8 @@ class Shadows:
         if target is None:
             return False
         task = choice.task
-        if self._at_work[task] >= self._at_once.get(task, 1) or not self._load.enter_copy(target):
+        full = self.busy() or self._at_work[task] >= self._at_once.get(task, 1)
+        if full or not self._load.enter_copy(target):
             self.dropped += 1
             return False
         self.sent += 1

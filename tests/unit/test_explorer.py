@@ -150,6 +150,20 @@ async def test_copies_are_dropped_first_when_there_are_too_many():
     await settle()
 
 
+async def test_copies_are_dropped_while_the_replica_has_no_time_to_spare():
+    world = Trying(Trial((B,), shadow=1.0), shadow_at_once=100)
+    busy = iter([True, True, False, True])
+    world.router.shadows.busy = lambda: next(busy)
+    assert await world.ask(4) == {("a", "active"): 4}
+    await settle()
+    assert (world.router.shadows.sent, world.router.shadows.dropped) == (1, 3)
+    assert Counter(o.decision for o in world.router.recorder.outcomes) == {
+        "active": 3,
+        "shadowed": 1,
+        "shadow": 1,
+    }
+
+
 async def test_copies_take_at_most_half_of_a_models_room():
     world = Trying(Trial((replace(B, limit=4),), shadow=1.0), shadow_at_once=100)
     world.models["b"].gate.clear()
