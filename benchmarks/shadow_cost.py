@@ -9,6 +9,7 @@ block reached: at saturation the copies of a small machine take the CPU of the c
 
 from __future__ import annotations
 
+import statistics
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -90,7 +91,7 @@ def shadow_cost(
     counts = settled(decided) - before
     ratios = [new / old for new, old in zip(p99[COPIED], p99[PLAIN], strict=True)]
     return {
-        "shadow_p99_ratio": round(median(ratios), 3),
+        "shadow_p99_ratio": round(statistics.median(ratios), 3),
         "shadow_p99_ratios": [round(ratio, 2) for ratio in ratios],
         "shadow_sent": counts["shadow"],
         "shadow_dropped": counts["active"],
