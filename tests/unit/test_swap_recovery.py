@@ -28,6 +28,7 @@ def succession(world, path):
     """Another process with the same store and cluster."""
     heir = type(world)(path, world.config, replicas=0)
     heir.fleet, heir.learning = world.fleet, world.learning
+    heir.learning.nudged = asyncio.Event()  # the old one belongs to the loop that died
     for name, old in world.fleet.ingress.items():
         ingress = heir.fleet.ingress[name] = FakeIngress(name)
         ingress.table, ingress.in_flight = old.table, old.in_flight
