@@ -142,25 +142,32 @@ class Swaps:
 
         Args:
             task: Task.
-            wait: Return when it has ended, else at once.
+            wait: Return when the earlier model serves, else at once.
             to: A model of ``generations(task)``. One that is warm serves after one commit; any
                 other is loaded and validated again, by a swap without a canary.
             if_match: ``etag`` of the task's latest swap as you saw it.
             timeout_s: Longest wait.
 
         Returns:
-            The swap's record; its phase is ``rolled_back``, or ``succeeded`` for one that had to
-            be loaded.
+            The swap's record; its phase is ``rolled_back`` (or ``failed``, if it was aborted before
+            its switch), and for one that had to be loaded any from ``draining`` to ``succeeded``.
 
         Raises:
             NotFound: Unknown task, or ``to`` never served it.
             NothingToRollBack: It never changed, or went back already.
             Conflict: ``to`` serves it already, or a swap to another model is open.
             PreconditionFailed: ``if_match`` is not the etag of its latest swap any more.
-            EngineTimeout: It has not ended in time; it goes on.
+            SwapError: The model that had to be loaded did not come up, or is not valid any more.
+            EngineTimeout: Not in time; it goes on.
         """
         record = self._link.controller_once("rollback", task, if_match=if_match, to=to)
-        return self.wait(record["swap_id"], "end", timeout_s) if wait else dict(record)
+        if not wait:
+            return dict(record)
+        # One that has to be loaded serves long before its swap has baked.
+        record = self.wait(record["swap_id"], "end" if to is None else "switched", timeout_s)
+        if record["phase"] == "failed" and record["to_model"] == to:
+            raise _failure(record)
+        return record
 
     def generations(self, task: str) -> list[dict[str, Any]]:
         """The models that served a task, the newest first.

@@ -51,7 +51,9 @@ class RollbackRequest(Strict):
     """What begins a swap, or takes one back, may say."""
 
     swap_id: SwapId | None = Field(None, description="Asking again with it changes nothing.")
-    wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait for the end.")
+    wait_s: float = Field(
+        0, ge=0, le=86_400, description="Longest wait until it serves or has ended."
+    )
 
 
 class BackRequest(RollbackRequest):
@@ -232,7 +234,7 @@ class AdminApi(ScheduleApi, AbTestApi):
         request = _parsed(BackRequest, scope, body)
         options = _condition(scope) | ({} if request.to is None else {"to": request.to})
         record = await _quick(self._controller.rollback(task, request.swap_id, **options))
-        return await self._waited(record, request.wait_s, "end")
+        return await self._waited(record, request.wait_s, "switched" if request.to else "end")
 
     async def _waited(self, record: Any, wait_s: float, until: str) -> Any:
         return await self._controller.wait(record["swap_id"], wait_s, until) if wait_s else record

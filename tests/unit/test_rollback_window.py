@@ -7,6 +7,7 @@ from hotswap_ray.core.history import served
 from hotswap_ray.core.strategy import Room
 from hotswap_ray.core.swap import Phase, Swap
 from tests.unit.fakes import MIB
+from tests.unit.test_swap_recovery import run_with_crash
 from tests.unit.world import make_config, make_world, quick_polls
 
 ONE_CPU = {name: {"resources": {"num_cpus": 1}} for name in "abcd"}
@@ -225,3 +226,30 @@ def test_history_is_of_distinct_models_in_the_order_in_which_they_served():
         ("c", 4, 3),
         ("b", 3, 1),
     ]
+
+
+async def _there_and_back(world):
+    for number, model in enumerate("bc"):
+        await world.swap("t", model, swap_id=f"s{number}")
+    record = await world.controller.rollback("t", to="b", swap_id="undo")
+    await world.controller.wait(record["swap_id"], 10)
+    await world.until(lambda: not world.controller._runner._tasks)
+
+
+def test_a_crash_after_every_save_keeps_what_serves_and_the_one_before_it_and_no_more(tmp_path):
+    config = make_config(ONE_CPU, ONE_TASK, keep_warm=1)
+    for commits in range(1, 100):
+        path = tmp_path / str(commits)
+        path.mkdir()
+        world, crashed = run_with_crash(path, config, None, {}, commits, _there_and_back)
+        swaps = [Swap.from_doc(doc) for doc in world.store.load_swaps("t")]
+        where = f"crash after commit {commits}: {swaps}"
+        assert all(swap.phase in (Phase.SUCCEEDED, Phase.ROLLED_BACK) for swap in swaps), where
+        last = [one.model for one in served(swaps)][:2] or ["a"]
+        assert (world.model_of("t"), ready(world)) == (last[0], set(last)), where
+        assert {app.spec.id for app in world.fleet.apps.values()} == set(last), where
+        assert world.fleet.harm == [], where
+        if not crashed:
+            assert last == ["b", "c"]
+            return
+    raise AssertionError("there were more commits than were tried")
