@@ -71,3 +71,19 @@ def test_a_judge_that_was_killed_is_back_for_the_next_answer(system):
         return asyncio.run(connect("hotswap", 2).judge([job("Paris")])) == [Verdict(1.0)]
 
     assert wait_until(is_judged, what="judged")
+
+
+def test_the_form_of_an_answer_is_judged_where_the_client_asked_for_one(system):
+    system.load("formal", answer='{"city": "Paris"}')
+    asked = {"response_format": {"type": "json_object"}}
+    for body in (asked, {**asked, "stream": True}, {}):
+        for model in ("formal", "a"):
+            assert system.chat(model, **body).status_code == 200
+
+    def forms(model):
+        found = system.learning("outcomes", "alpha", model)
+        found = found[found["decision"] == "pinned"].tail(3)
+        return found["format_ok"].tolist()
+
+    wait_until(lambda: forms("formal") == [True, True, None], what="formal is judged")
+    wait_until(lambda: forms("a") == [False, False, None], what="a is judged")
