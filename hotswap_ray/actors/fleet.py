@@ -23,6 +23,8 @@ from hotswap_ray.engines.base import load_engine_class
 INGRESS_APP = "hotswap"
 INGRESS_DEPLOYMENT = "ingress"
 GONE = "gone"
+TRIES = 5
+RACE = "not registered for pickle by value"
 T = TypeVar("T")
 
 
@@ -196,10 +198,16 @@ class ServeFleet:
 
 async def _ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call Ray, which blocks, in a thread; its many errors become ``EngineUnavailable``."""
-    try:
-        return await asyncio.to_thread(function, *args, **kwargs)
-    except Exception as error:
-        raise cause(error) from error
+    for left in reversed(range(TRIES)):
+        try:
+            return await asyncio.to_thread(function, *args, **kwargs)
+        except Exception as error:
+            # Serve (2.60) marks a module for pickling by value, process-wide, and takes the mark
+            # back; its routers do so in threads of their own. Who comes second sent nothing yet.
+            if left and isinstance(error, ValueError) and RACE in str(error):
+                continue
+            raise cause(error) from error
+    raise AssertionError("unreachable")
 
 
 def room_of(spec: ModelSpec, measured_memory_bytes: int = 0) -> Room:
