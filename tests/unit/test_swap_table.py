@@ -31,7 +31,7 @@ BEFORE_THE_SWITCH = [
     Phase.CANARY,
 ]
 OPEN = [phase for phase in Phase if phase not in TERMINAL]
-ARCHITECTURE = Path(__file__).parents[2] / "docs" / "architecture.md"
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 def a_swap(phase=Phase.REQUESTED, **changes):
@@ -131,5 +131,6 @@ def test_a_record_survives_the_store_and_a_newer_version():
     assert Swap.from_doc({**swap.to_doc(), "of_tomorrow": 1}) == swap
 
 
-def test_the_document_shows_the_table():
-    assert mermaid() in ARCHITECTURE.read_text(encoding="utf-8")
+@pytest.mark.parametrize("name", ["architecture.md", "rollouts.md"])
+def test_the_documents_show_the_table(name):
+    assert mermaid() in (DOCS / name).read_text(encoding="utf-8")
