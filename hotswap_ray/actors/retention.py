@@ -73,7 +73,8 @@ class Retention:
         """Let go of what newer ones push out; ``swap`` may not be saved yet."""
         by_task: defaultdict[str, list[str]] = defaultdict(list)
         for task, model in await self._kept(swap):
-            by_task[task].append(model)
+            if task not in self._pool.users(model):  # it serves again, and takes nobody's place
+                by_task[task].append(model)
         stays = {model for models in by_task.values() for model in models[: self._keep]}
         pushed_out = {model for models in by_task.values() for model in models} - stays
         for model in sorted(pushed_out):
