@@ -94,8 +94,8 @@ def _steps(stage: Stage) -> dict[str, Any]:
     tested = rollouts.ab_test(stage, EASY, rivals, PLOT)
     stage.traffic.asked = SHOWN
     rollouts.refused(stage, HARD, WORST)
-    other = "quality" if other == "balanced" else "balanced"
-    batch = rollouts.scheduled_batch(stage, {EASY: other, HARD: "balanced"})
+    before = "quality" if other == "balanced" else "balanced"
+    batch = rollouts.scheduled_batch(stage, EASY, [before, other])
     stage.some_traffic("At the end", 20)
     return {"decided": decided, "crashed": crashed, "tested": tested, "batch": batch}
 

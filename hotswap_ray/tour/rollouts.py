@@ -62,11 +62,11 @@ def refused(stage: Stage, task: str, model: str) -> None:
         raise AssertionError(f"{model} was let through for {task}")
 
 
-def scheduled_batch(stage: Stage, models: dict[str, str]) -> list[dict[str, Any]]:
-    """Swap several tasks at a time of day, one after the other."""
+def scheduled_batch(stage: Stage, task: str, models: list[str]) -> list[dict[str, Any]]:
+    """Swap at a time of day, one after the other."""
     at = datetime.now(UTC) + timedelta(seconds=2)
     spec = {
-        "swaps": [{"task": task, "model": model, "bake_s": 0} for task, model in models.items()],
+        "swaps": [{"task": task, "model": model, "bake_s": 0} for model in models],
         "at": at.isoformat(timespec="seconds"),
         "at_once": 1,
     }
