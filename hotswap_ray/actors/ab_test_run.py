@@ -15,7 +15,7 @@ from hotswap_ray.actors.ab_test_state import RETRY_S, AbTestState, Overtaken, ab
 from hotswap_ray.actors.canary import Observes
 from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.core.ab_record import AbPhase, AbTest
-from hotswap_ray.core.ab_test import harmful, history, report, weights_of
+from hotswap_ray.core.ab_test import history, report, weights_of
 from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, HotswapError, StoreError
 from hotswap_ray.core.guardrails import Seen
 from hotswap_ray.core.split import Share, Split
@@ -116,7 +116,7 @@ class AbTestRun:
             except HotswapError as error:
                 await self._give_up(AbPhase.PREPARING, model, error)
         if not targets:
-            await self._end(AbPhase.PREPARING, {})
+            await self._end(AbPhase.PREPARING, {}, self._report({}))
             return
         split = Split(
             self.test.id,
@@ -144,11 +144,11 @@ class AbTestRun:
         await self._repair()
         test = self.test
         seen = await self._parts.learning.observed(test.task, test.models, test.began_s)
-        harm = await asyncio.to_thread(harmful, spec, test.control, seen)
-        for model in test.live:
-            if model in harm:
-                await self._drop(AbPhase.RUNNING, model, harm[model])
-        if await self._end(AbPhase.RUNNING, seen):
+        found = await asyncio.to_thread(self._report, seen)
+        for one in found["comparisons"]:
+            if one["dropped"] and one["model"] in test.live:
+                await self._drop(AbPhase.RUNNING, one["model"], one["dropped"])
+        if await self._end(AbPhase.RUNNING, seen, found):
             return
         await self._adapt(seen)
         await asyncio.sleep(spec.check_s)
@@ -225,9 +225,8 @@ class AbTestRun:
             tell={"dropped": model, "why": reason},
         )
 
-    async def _end(self, phase: AbPhase, seen: Mapping[str, Seen]) -> bool:
-        """Look whether the test is over; keep what was found."""
-        found = await asyncio.to_thread(self._report, seen)
+    async def _end(self, phase: AbPhase, seen: Mapping[str, Seen], found: dict[str, Any]) -> bool:
+        """Whether the test is over by what was found, which is kept."""
         if found["state"] == "ended":
             ran = await asyncio.to_thread(history, self.test.spec, self.test.control, seen)
             winner = found["winner"] if self.test.spec.on_end == "promote" else None

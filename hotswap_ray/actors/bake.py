@@ -21,7 +21,7 @@ from hotswap_ray.actors.fleet import Fleet
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import HotswapError, ValidationFailed
-from hotswap_ray.core.guardrails import Checked, Seen, check
+from hotswap_ray.core.guardrails import Checked, Seen, check, failures
 from hotswap_ray.core.swap import Swap
 
 BEFORE_S = 3600.0
@@ -86,7 +86,7 @@ class Bake:
             except HotswapError as error:  # could not measure
                 checks = [Checked("learning", "error", str(error)[:200])]
                 swap = _with(swap, checks, swap.facts.get("bake", {}).get("requests", 0))
-            failed = "; ".join(f"{c.metric}: {c.detail}" for c in checks if c.result == "failed")
+            failed = "; ".join(failures(checks))
             if failed and not dry_run:
                 swap = await self._breach(swap, failed)
             self._note(swap)

@@ -16,7 +16,7 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
 from hotswap_ray.core.conclusion import conclude
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError, ValidationFailed
-from hotswap_ray.core.guardrails import Checked, Seen, both_fail, check, verdict
+from hotswap_ray.core.guardrails import Checked, Seen, both_fail, check, failures, verdict
 from hotswap_ray.core.rollout import CanarySpec, CanaryStep
 from hotswap_ray.core.routes import RouteTable, with_split
 from hotswap_ray.core.split import Share, Split
@@ -155,8 +155,7 @@ class Canary:
             self._note(swap)
             text = "; ".join(f"{c.metric} {c.result}: {c.detail}" for c in checks)
             if result == "failed" and not plan.dry_run:
-                failed = [c for c in checks if c.result == "failed"]
-                told = "; ".join(f"{c.metric}: {c.detail}" for c in failed)
+                told = "; ".join(failures(checks))
                 raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {told}")
             spent_s = self._clock() - state["step_s"]
             passed = result == "passed" or (plan.dry_run and result != "error")

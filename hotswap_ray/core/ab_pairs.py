@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from hotswap_ray.core.ab_spec import ABTestSpec
 from hotswap_ray.core.confidence import interval
-from hotswap_ray.core.decision import PairTest, Side, Verdict
+from hotswap_ray.core.decision import PairTest, Side, Verdict, differences, proven
 from hotswap_ray.core.guardrails import Seen
 
 Array = NDArray[np.float64]
@@ -74,14 +74,9 @@ class Pair:
 
     @property
     def verdict(self) -> Verdict:
-        """What is proven, in the order of ``PairTest.verdict``."""
-        if self.log_e("better") >= self.bar:
-            return "better"
-        if self.log_e("worse") >= self.bar:
-            return "worse"
-        if self.log_e("not_better") >= self.bar:
-            return "equivalent" if self.log_e("not_worse") >= self.bar else "not_better"
-        return "undecided"
+        """What is proven."""
+        up, down = self.up.log_e, self.down.log_e
+        return proven(up("better"), down("worse"), down("not_better"), up("not_worse"), self.bar)
 
     @property
     def settled(self) -> bool:
@@ -127,11 +122,12 @@ def pair_of(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str)
         shares = spec.shares
         ratio = int((1 - sum(shares.values())) / shares[name] + 1e-6)
         ratio = min(max(ratio, 1), MOST_RATIO)
-    falling = _meet(new, old, 1, ratio)
-    rising = _meet(new, old, block, 1) if spec.adaptive else falling
-    up, down = (PairTest(spec.margin, spec.equivalence) for _ in range(2))
-    up.extend(rising.tolist())
-    down.extend(falling.tolist())
+    falling = differences(new, old, 1, ratio)
+    down = _test(spec, falling)
+    rising, up = falling, down
+    if spec.adaptive:
+        rising = differences(new, old, block, 1)
+        up = _test(spec, rising)
     effect = float(new.mean() - old.mean()) if len(new) and len(old) else None
     return Pair(spec, effect, rising, falling, block, up, down)
 
@@ -144,15 +140,10 @@ def measured(spec: ABTestSpec, seen: Mapping[str, Seen], model: str) -> Array:
     """
     if model not in seen:
         return np.empty(0)
-    one = seen[model]
-    values = one.quality if spec.metric == "quality" else one.success
-    known: Array = values[~np.isnan(values)]
-    return known
+    return seen[model].known(spec.metric)
 
 
-def _meet(new: Array, old: Array, block: int, ratio: int) -> Array:
-    """Means of blocks of the variant less those of blocks of the control, by number."""
-    number = min(len(new) // block, len(old) // ratio)
-    ours = new[: number * block].reshape(number, block).mean(1)
-    found: Array = ours - old[: number * ratio].reshape(number, ratio).mean(1)
-    return found
+def _test(spec: ABTestSpec, found: Array) -> PairTest:
+    test = PairTest(spec.margin, spec.equivalence)
+    test.extend(found.tolist())
+    return test

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hotswap_ray.core.ab_pairs import Pair, measured, pair_of
 from hotswap_ray.core.ab_result import Arm, Comparison, Reason, Report, sentence_of
 from hotswap_ray.core.ab_spec import ABTestSpec
 from hotswap_ray.core.ab_weights import weights_of
-from hotswap_ray.core.guardrails import Seen, check
+from hotswap_ray.core.guardrails import Seen, check, failures
 
 __all__ = ["ABTestSpec", "Report", "harmful", "history", "report", "weights_of"]
 
@@ -61,12 +62,11 @@ def report(
         >>> found.state, found.reason, found.winner
         ('ended', 'better', 'new')
     """
-    out = {**harmful(spec, control, seen), **(dropped or {})}
     arms = _arms(control, spec, seen)
-    pairs = {name: pair_of(spec, control, seen, name) for name in spec.variants}
+    pairs, failed = _compared(spec, control, seen)
+    out = {**_harm(control, pairs, failed), **(dropped or {})}
     comparisons = tuple(
-        _comparison(pair, name, _failed(spec, control, seen, name), out.get(name))
-        for name, pair in pairs.items()
+        _comparison(pair, name, failed[name], out.get(name)) for name, pair in pairs.items()
     )
     reason, winner = _end(spec, control, arms, pairs, out, spent_s)
     missing = tuple(arm.model for arm in arms if arm.requests and not arm.values)
@@ -103,14 +103,7 @@ def harmful(spec: ABTestSpec, control: str, seen: Mapping[str, Seen]) -> dict[st
         control: Active model.
         seen: Requests by model.
     """
-    found = {}
-    for name in spec.variants:
-        pair = pair_of(spec, control, seen, name)
-        if pair.verdict == "worse":
-            found[name] = f"proven worse than {control}, by {-(pair.effect or 0.0):.3f}"
-        elif failed := _failed(spec, control, seen, name):
-            found[name] = "guardrail failed: " + "; ".join(failed)
-    return found
+    return _harm(control, *_compared(spec, control, seen))
 
 
 def history(
@@ -133,7 +126,8 @@ def history(
     counts = np.unique(np.linspace(1, len(arrivals), points).round()).astype(int)
     found: dict[str, list[dict[str, Any]]] = {name: [] for name in spec.variants}
     for count in counts[counts >= 1].tolist() if len(arrivals) else []:
-        then = {model: _until(seen[model], float(arrivals[count - 1])) for model in models}
+        until = partial(np.greater_equal, arrivals[count - 1])
+        then = {model: seen[model].where(until) for model in models}
         for name in spec.variants:
             pair = pair_of(spec, control, then, name)
             if pair.effect is not None:
@@ -144,13 +138,32 @@ def history(
     return found
 
 
+def _compared(
+    spec: ABTestSpec, control: str, seen: Mapping[str, Seen]
+) -> tuple[dict[str, Pair], dict[str, tuple[str, ...]]]:
+    """Each variant against the control, and the guardrails that it fails."""
+    pairs = {name: pair_of(spec, control, seen, name) for name in spec.variants}
+    return pairs, {name: _failed(spec, control, seen, name) for name in spec.variants}
+
+
+def _harm(
+    control: str, pairs: Mapping[str, Pair], failed: Mapping[str, tuple[str, ...]]
+) -> dict[str, str]:
+    found = {}
+    for name, pair in pairs.items():
+        if pair.verdict == "worse":
+            found[name] = f"proven worse than {control}, by {-(pair.effect or 0.0):.3f}"
+        elif failed[name]:
+            found[name] = "guardrail failed: " + "; ".join(failed[name])
+    return found
+
+
 def _failed(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> tuple[str, ...]:
     if control not in seen or name not in seen:
         return ()
     alpha = spec.guardrails.alpha / len(spec.variants)
     limits = spec.guardrails.model_copy(update={"alpha": alpha})
-    checks = check(limits, seen[control], seen[name])
-    return tuple(f"{one.metric}: {one.detail}" for one in checks if one.result == "failed")
+    return tuple(failures(check(limits, seen[control], seen[name])))
 
 
 def _arms(control: str, spec: ABTestSpec, seen: Mapping[str, Seen]) -> tuple[Arm, ...]:
@@ -163,14 +176,14 @@ def _arm(spec: ABTestSpec, seen: Mapping[str, Seen], model: str, total: int) -> 
     values = measured(spec, seen, model)
     one = seen.get(model)
     times = np.empty(0) if one is None else one.of_successes("latency_ms")
-    costs = np.empty(0) if one is None else one.cost_usd[~np.isnan(one.cost_usd)]
+    costs = np.empty(0) if one is None else one.known("cost_usd")
     requests = 0 if one is None else len(one.success)
     return Arm(
         model=model,
         requests=requests,
         values=len(values),
         mean=_mean(values),
-        success_rate=None if one is None else _mean(one.success[~np.isnan(one.success)]),
+        success_rate=None if one is None else _mean(one.known("success")),
         latency_p50_ms=float(np.quantile(times, 0.5)) if len(times) else None,
         latency_p95_ms=float(np.quantile(times, 0.95)) if len(times) else None,
         cost_usd=float(costs.sum()) if len(costs) else None,
@@ -257,7 +270,7 @@ def _extra_cost(arms: tuple[Arm, ...], control: str, seen: Mapping[str, Seen]) -
     tried = [arm for arm in arms if arm.model != control and arm.requests]
     if usual is None or not tried or any(arm.cost_usd is None for arm in tried):
         return None
-    known = {arm.model: int((~np.isnan(seen[arm.model].cost_usd)).sum()) for arm in tried}
+    known = {arm.model: len(seen[arm.model].known("cost_usd")) for arm in tried}
     return sum((arm.cost_usd or 0.0) - usual * known[arm.model] for arm in tried)
 
 
@@ -265,8 +278,3 @@ def _given_up(arms: tuple[Arm, ...]) -> float | None:
     means = [(arm.requests, arm.mean) for arm in arms if arm.mean is not None]
     best = max((mean for _, mean in means), default=None)
     return None if best is None else sum(number * (best - mean) for number, mean in means)
-
-
-def _until(one: Seen, at_s: float) -> Seen:
-    then = one.at_s <= at_s
-    return Seen(*(getattr(one, name)[then] for name in Seen.__dataclass_fields__))

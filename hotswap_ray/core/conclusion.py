@@ -10,8 +10,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from hotswap_ray.core.decision import PairTest, Side
 from hotswap_ray.core.guardrails import Array, Seen, matched
 
@@ -45,6 +43,7 @@ def conclude(old_name: str, new_name: str, active: Seen, candidate: Seen) -> Con
         candidate: Those of the candidate, over the same time.
 
     Example:
+        >>> import numpy as np
         >>> none = np.full(400, np.nan)
         >>> fine = Seen(np.ones(400), none, none, none, none, none, none)
         >>> conclude("small", "large", fine, fine).sentence
@@ -54,7 +53,7 @@ def conclude(old_name: str, new_name: str, active: Seen, candidate: Seen) -> Con
     if not (len(old) and len(new)):
         return Conclusion("passed", f"nothing is proven of {new_name}: no requests to compare")
     test = PairTest(margin=0.0, width=WIDTH)
-    test.extend(matched(old, new))
+    test.extend(matched(old, new).tolist())
     result = _result(test)
     told = {
         "better": f"{new_name} is better than {old_name}",
@@ -67,7 +66,7 @@ def conclude(old_name: str, new_name: str, active: Seen, candidate: Seen) -> Con
 
 
 def _compared(active: Seen, candidate: Seen) -> tuple[str, Array, Array]:
-    old, new = (one.quality[~np.isnan(one.quality)] for one in (active, candidate))
+    old, new = active.known("quality"), candidate.known("quality")
     if len(old) and len(new):
         return "quality", old, new
     return "success", active.success, candidate.success

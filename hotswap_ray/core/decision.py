@@ -116,15 +116,8 @@ class PairTest:
             candidates: Models that are tested against the active one, at least 1.
             alpha: Probability of an error per side over the whole life of the test.
         """
-        bar = math.log(max(candidates, 1) / alpha)
         better, worse, not_better, not_worse = self._logs
-        if better >= bar:
-            return "better"
-        if worse >= bar:
-            return "worse"
-        if not_better >= bar:
-            return "equivalent" if not_worse >= bar else "not_better"
-        return "undecided"
+        return proven(better, worse, not_better, not_worse, math.log(max(candidates, 1) / alpha))
 
     def more(self, candidates: int, alpha: float = 0.05) -> int | None:
         """Further differences until "better" if they go on as so far; ``None`` if never."""
@@ -184,6 +177,45 @@ class PairTest:
         made._wealth = np.array(doc["wealth"])
         made._sum_up()
         return made
+
+
+def proven(better: float, worse: float, not_better: float, not_worse: float, bar: float) -> Verdict:
+    """What evidence proves, each side and the bar as natural logarithms.
+
+    Example:
+        >>> proven(0.1, -2.0, 3.2, 4.0, bar=3.0)
+        'equivalent'
+    """
+    if better >= bar:
+        return "better"
+    if worse >= bar:
+        return "worse"
+    if not_better >= bar:
+        return "equivalent" if not_worse >= bar else "not_better"
+    return "undecided"
+
+
+def differences(
+    new: NDArray[np.float64], old: NDArray[np.float64], block: int, ratio: int
+) -> NDArray[np.float64]:
+    """Means of blocks of new values less those of blocks of old ones, by number.
+
+    What ``Matching`` makes one by one of values that are all there: with ``block`` 1 the same.
+
+    Args:
+        new: Values in order, shape (n,).
+        old: Values in order, shape (m,).
+        block: New values of a difference, at least 1.
+        ratio: Old values of a difference, at least 1.
+
+    Example:
+        >>> differences(np.array([1.0, 0.5]), np.array([0.0, 1.0, 0.5]), block=1, ratio=2).tolist()
+        [0.5]
+    """
+    number = min(len(new) // block, len(old) // ratio)
+    ours = new[: number * block].reshape(number, block).mean(1)
+    found: NDArray[np.float64] = ours - old[: number * ratio].reshape(number, ratio).mean(1)
+    return found
 
 
 class Matching:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from hotswap_ray.core.decision import Matching, PairTest
+from hotswap_ray.core.decision import PairTest, differences
 from hotswap_ray.core.strict import Strict
 
 Array = NDArray[np.float64]
@@ -109,6 +109,11 @@ class Seen:
         keep = np.flatnonzero(arrived(self.at_s))[-newest if newest else None :]
         return Seen(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
 
+    def known(self, name: Literal["success", "quality", "cost_usd", "format_ok"]) -> Array:
+        """Values of the requests that have one, in order of arrival."""
+        values: Array = getattr(self, name)
+        return values[~np.isnan(values)]
+
     def of_successes(self, name: Literal["latency_ms", "ttft_ms"]) -> Array:
         """Times of the requests that were answered, where they are known."""
         values: Array = getattr(self, name)[self.success > 0]
@@ -142,15 +147,15 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
         if len(old) or len(new):  # whole answers have none
             found.append(_tail("ttft_p95", spec.ttft_p95, spec, old, new))
     if spec.quality is not None:
-        old, new = (one.quality[~np.isnan(one.quality)] for one in (active, candidate))
+        old, new = active.known("quality"), candidate.known("quality")
         if len(old) or len(new):  # somebody judges this task
             found.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
     if spec.cost is not None:
-        old, new = (one.cost_usd[~np.isnan(one.cost_usd)] for one in (active, candidate))
+        old, new = active.known("cost_usd"), candidate.known("cost_usd")
         if len(old) or len(new):  # somebody has a price
             found.append(_price("cost", spec.cost, spec, old, new))
     if spec.format_validity is not None:
-        old, new = (1 - one.format_ok[~np.isnan(one.format_ok)] for one in (active, candidate))
+        old, new = 1 - active.known("format_ok"), 1 - candidate.known("format_ok")
         # A form that hardly any client asks for must not keep everybody waiting.
         if len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success):
             limit = spec.format_validity
@@ -163,6 +168,16 @@ def verdict(checks: Sequence[Checked]) -> Result:
     results = {one.result for one in checks}
     order: tuple[Result, ...] = ("failed", "error", "inconclusive", "passed")
     return next((result for result in order if result in results), "error")
+
+
+def failures(checks: Sequence[Checked]) -> list[str]:
+    """The guardrails that failed, with their numbers.
+
+    Example:
+        >>> failures([Checked("cost", "failed", "too dear"), Checked("quality", "passed", "")])
+        ['cost: too dear']
+    """
+    return [f"{one.metric}: {one.detail}" for one in checks if one.result == "failed"]
 
 
 def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
@@ -195,7 +210,7 @@ def _means(
     if len(new) < spec.min_requests or len(old) < spec.min_requests:
         return _few(metric, spec, len(old), len(new))
     test = PairTest(margin=limit, width=limit + 0.1)
-    test.extend(matched(old, new))
+    test.extend(matched(old, new).tolist())
     # Beyond the limit by more than chance would explain it: one standard error.
     error = math.sqrt(new.var() / len(new) + old.var() / len(old))
     within = bool(new.mean() - old.mean() - error <= limit)
@@ -247,13 +262,7 @@ def _few(metric: str, spec: GuardrailSpec, old: int, new: int) -> Checked:
     return Checked(metric, "inconclusive", detail, new)
 
 
-def matched(old: Array, new: Array) -> list[float]:
+def matched(old: Array, new: Array) -> Array:
     """Differences of values that met by their order alone, as ``Matching`` pairs them."""
     ratio = min(max(len(old) // max(len(new), 1), 1), 10)
-    matching = Matching(ratio, waiting=len(old) + len(new))
-    found: list[float] = []
-    for value in old.tolist():
-        found += matching.active(value)
-    for value in new.tolist():
-        found += matching.candidate(value)
-    return found
+    return differences(new, old, 1, ratio)

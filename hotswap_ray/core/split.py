@@ -90,9 +90,7 @@ class Split:
         known = self.kept.get(mark) if began is None else began
         if known is not None:
             return self._stands(known)
-        arm = self._at(mark, self.weights)
-        waits = self.opening and arm != self._at(mark, self.opening)
-        return None if waits else arm
+        return None if self.changes(mark) else self._at(mark, self.weights)
 
     def _at(self, mark: int, weights: Sequence[float]) -> int:
         """Whose place a conversation has, at some weights."""
