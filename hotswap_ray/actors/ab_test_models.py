@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.publisher import Publisher
+from hotswap_ray.actors.retention import is_wanted
 from hotswap_ray.actors.swap_actions import SwapActions
 from hotswap_ray.actors.swap_requests import SwapRequests
 from hotswap_ray.core.ab_record import AbTest
@@ -113,9 +114,4 @@ class AbTestModels:
                 continue  # a task is served by it now
 
     def _is_needed(self, test: AbTest, model: str) -> bool:
-        pool = self._pool
-        return (
-            pool.spec(model).resident
-            or bool(pool.users(model) or pool.fallback_users(model))
-            or model in self._others(test)
-        )
+        return is_wanted(self._pool, model) or model in self._others(test)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from hotswap_ray.actors.generation import Generation
 from hotswap_ray.actors.model_pool import ModelPool
+from hotswap_ray.actors.retention import is_wanted
 from hotswap_ray.core.errors import Conflict, HotswapError
 from hotswap_ray.core.swap import SWITCHED, Swap
 from hotswap_ray.store import Store
@@ -104,11 +105,9 @@ class Loans:
             log.warning("model %s is not given back yet: %s", model, error)
 
     def _is_needed(self, model: str) -> bool:
-        spec = self._pool.specs.get(model)
         return (
-            spec is None  # it left the configuration; the start has taken it away
-            or spec.resident
-            or bool(self._pool.users(model) or self._pool.fallback_users(model))
+            model not in self._pool.specs  # it left the configuration; the start took it away
+            or is_wanted(self._pool, model)
             or any(model in (swap.from_model, swap.to_model) for swap in self._swaps())
         )
 

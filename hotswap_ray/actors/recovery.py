@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -82,10 +82,11 @@ class Recovery:
                 await self._trouble(
                     "swap_unknown", f"swap {swap.swap_id}: its task or a model is not configured"
                 )
-        warm = await self._kept_warm()
+        saved = [Swap.from_doc(doc) for doc in await self._load_swaps(open_only=False)]
+        warm = await self._kept_warm(saved)
         lost, surplus = await self._pool.reconcile(self._wanted())
         lost -= warm  # they hold room that somebody may need more
-        surplus |= await self._rolled_back()
+        surplus |= self._rolled_back(saved)
         swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
         busy = {swap.task for swap in self._runner.open()}
         routes = self._publisher.table.routes.items()
@@ -122,11 +123,10 @@ class Recovery:
             models={model: target for model, target in table.models.items() if model in known},
         )
 
-    async def _rolled_back(self) -> set[str]:
+    def _rolled_back(self, swaps: Sequence[Swap]) -> set[str]:
         """Candidates of swaps that were rolled back just before the crash."""
-        ended = map(Swap.from_doc, await self._load_swaps(open_only=False))
         found = set()
-        for swap in ended:
+        for swap in swaps:
             generation = self._pool.generations.get(swap.to_model)
             if (
                 swap.phase is Phase.ROLLED_BACK
@@ -138,11 +138,10 @@ class Recovery:
                 found.add(swap.to_model)
         return found
 
-    async def _kept_warm(self) -> set[str]:
+    async def _kept_warm(self, swaps: Sequence[Swap]) -> set[str]:
         """Models that only the rollback window holds, as they were loaded before this start."""
         docs = [doc["value"] for doc in await asyncio.to_thread(self._store.load_generations)]
         loaded = {(doc["model"], doc["generation"]) for doc in docs}
-        swaps = map(Swap.from_doc, await self._load_swaps(open_only=False))
         return {model for _, model, number in kept_warm(swaps) if (model, number) in loaded}
 
     async def _load_swaps(self, open_only: bool) -> list[dict[str, Any]]:

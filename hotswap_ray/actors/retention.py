@@ -101,7 +101,7 @@ class Retention:
         """Models that nothing but the rollback window holds, the newest first."""
         needed = self._tested().union(*map(_needs, self._open_swaps()))
         held = (model for _, model in await self._kept() if model not in needed)
-        return [*dict.fromkeys(model for model in held if not self._is_wanted(model))]
+        return [*dict.fromkeys(model for model in held if not is_wanted(self._pool, model))]
 
     async def room(self, *but: str) -> Room:
         """Room that can be taken from models kept warm, ``but`` these."""
@@ -139,9 +139,10 @@ class Retention:
             found.append((task, model))
         return found
 
-    def _is_wanted(self, model: str) -> bool:
-        pool = self._pool
-        return bool(pool.users(model) or pool.fallback_users(model) or pool.spec(model).resident)
+
+def is_wanted(pool: ModelPool, model: str) -> bool:
+    """Whether a route uses a model, or it stays loaded in any case."""
+    return bool(pool.users(model) or pool.fallback_users(model) or pool.spec(model).resident)
 
 
 def _needs(swap: Swap) -> set[str]:
