@@ -198,7 +198,9 @@ class ServeFleet:
 
 async def _ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call Ray, which blocks, in a thread; its many errors become ``EngineUnavailable``."""
-    for left in reversed(range(TRIES)):
+    left = TRIES
+    while True:
+        left -= 1
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
         except Exception as error:
@@ -207,7 +209,6 @@ async def _ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
             if left and isinstance(error, ValueError) and RACE in str(error):
                 continue
             raise cause(error) from error
-    raise AssertionError("unreachable")
 
 
 def room_of(spec: ModelSpec, measured_memory_bytes: int = 0) -> Room:
