@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs
 
 from pydantic import Field, ValidationError
 
 from hotswap_ray.config_checks import problems
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.strict import Name, Strict
+from hotswap_ray.web.admin_parts import NAME, query_of, quick
 from hotswap_ray.web.openai_api import Scope, header
 
-QUICK_S = 30.0
 LONGEST_WAIT_S = 86_400
-NAME = "([^/]+)"
 
 
 class StopRequest(Strict):
@@ -41,19 +38,16 @@ class AbTestApi:
     async def _begin_ab_test(self, scope: Scope, body: Any, task: str) -> Any:
         """The body is the spec; the test's id may come as ``Idempotency-Key``."""
         key = header(scope, b"idempotency-key")
-        async with asyncio.timeout(QUICK_S):
-            return await self._controller.ab_test(task, body, key, "admin")
+        return await quick(self._controller.ab_test(task, body, key, "admin"))
 
     async def _ab_tests(self, scope: Scope, body: Any) -> Any:
-        task = _query(scope).get("task")
+        task = query_of(scope).get("task")
         limit = int(_number(scope, "limit", 50, 10_000))
-        async with asyncio.timeout(QUICK_S):
-            return {"ab_tests": await self._controller.ab_tests(task, limit)}
+        return {"ab_tests": await quick(self._controller.ab_tests(task, limit))}
 
     async def _ab_test(self, scope: Scope, body: Any, test_id: str) -> Any:
         wait_s = _number(scope, "wait_s", 0, LONGEST_WAIT_S)
-        async with asyncio.timeout(QUICK_S + wait_s):
-            return await self._controller.ab_test_report(test_id, wait_s)
+        return await quick(self._controller.ab_test_report(test_id, wait_s), wait_s)
 
     async def _stop_ab_test(self, scope: Scope, body: Any, test_id: str) -> Any:
         try:
@@ -61,18 +55,14 @@ class AbTestApi:
         except ValidationError as error:
             raise InvalidRequest(problems(error, StopRequest)) from None
         if_match = header(scope, b"if-match")
-        async with asyncio.timeout(QUICK_S):
-            return await self._controller.stop_ab_test(test_id, request.promote, "admin", if_match)
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    pairs = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return {name: values[-1] for name, values in pairs.items()}
+        return await quick(
+            self._controller.stop_ab_test(test_id, request.promote, "admin", if_match)
+        )
 
 
 def _number(scope: Scope, name: str, default: float, most: float) -> float:
     try:
-        value = float(_query(scope).get(name, default))
+        value = float(query_of(scope).get(name, default))
     except ValueError:
         value = -1.0
     if not 0 <= value <= most:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Literal, TypeVar
-from urllib.parse import parse_qs
 
 import orjson
 from pydantic import BaseModel, Field, ValidationError
@@ -26,6 +25,7 @@ from hotswap_ray.core.events import is_wanted
 from hotswap_ray.core.routes import unknown
 from hotswap_ray.core.strict import Name, Strict
 from hotswap_ray.web.ab_test_api import AbTestApi
+from hotswap_ray.web.admin_parts import NAME, query_of, quick
 from hotswap_ray.web.openai_api import (
     JSON,
     SSE,
@@ -39,7 +39,6 @@ from hotswap_ray.web.openai_api import (
 )
 from hotswap_ray.web.schedule_api import ScheduleApi
 
-QUICK_S = 30.0
 POLL_S = 0.3
 HEARTBEAT_S = 15.0
 SwapId = Name
@@ -105,24 +104,23 @@ class AdminApi(ScheduleApi, AbTestApi):
         self._config = config
         self._controller = controller
         self._learning = learning
-        name = "([^/]+)"
         routes: list[tuple[str, str, Handler]] = [
             ("GET", "status", self._status),
             ("GET", "models", self._models),
-            ("GET", f"tasks/{name}", self._task),
-            ("GET", f"tasks/{name}/generations", self._generations),
-            ("GET", f"tasks/{name}/learnings", self._learnings),
+            ("GET", f"tasks/{NAME}", self._task),
+            ("GET", f"tasks/{NAME}/generations", self._generations),
+            ("GET", f"tasks/{NAME}/learnings", self._learnings),
             ("GET", "decisions", self._decisions),
-            ("GET", f"explain/{name}", self._explain),
-            ("POST", f"tasks/{name}/autoswap", self._autoswap),
+            ("GET", f"explain/{NAME}", self._explain),
+            ("POST", f"tasks/{NAME}/autoswap", self._autoswap),
             ("GET", "swaps", self._swaps),
-            ("GET", f"swaps/{name}", self._swap_record),
-            ("GET", f"models/{name}/probes", self._probes),
-            ("POST", f"models/{name}/(load|unload|sleep|wake)", self._change_model),
-            ("POST", f"tasks/{name}/swap", self._swap),
-            ("POST", f"tasks/{name}/rollback", self._rollback),
-            ("POST", f"swaps/{name}/(promote|abort|rollback|pause|resume)", self._signal),
-            ("POST", f"swaps/{name}/retry", self._retry),
+            ("GET", f"swaps/{NAME}", self._swap_record),
+            ("GET", f"models/{NAME}/probes", self._probes),
+            ("POST", f"models/{NAME}/(load|unload|sleep|wake)", self._change_model),
+            ("POST", f"tasks/{NAME}/swap", self._swap),
+            ("POST", f"tasks/{NAME}/rollback", self._rollback),
+            ("POST", f"swaps/{NAME}/(promote|abort|rollback|pause|resume)", self._signal),
+            ("POST", f"swaps/{NAME}/retry", self._retry),
             *self._schedule_routes(),
             *self._ab_test_routes(),
         ]
@@ -167,46 +165,46 @@ class AdminApi(ScheduleApi, AbTestApi):
             raise MethodNotAllowed(f"{scope['path']} takes {' or '.join(methods)} only")
 
     async def _status(self, scope: Scope, body: Any) -> Any:
-        return await _quick(self._controller.status())
+        return await quick(self._controller.status())
 
     async def _models(self, scope: Scope, body: Any) -> Any:
-        return {"models": (await _quick(self._controller.status()))["models"]}
+        return {"models": (await quick(self._controller.status()))["models"]}
 
     async def _task(self, scope: Scope, body: Any, task: str) -> Any:
-        status = await _quick(self._controller.status())
+        status = await quick(self._controller.status())
         if task not in status["tasks"]:
             raise NotFound(unknown("task", task, status["tasks"]))
         swaps = [swap for swap in status["open_swaps"] if swap["task"] == task]
         return {"task": task, **status["tasks"][task], "open_swaps": swaps}
 
     async def _generations(self, scope: Scope, body: Any, task: str) -> Any:
-        return {"task": task, "generations": await _quick(self._controller.generations(task))}
+        return {"task": task, "generations": await quick(self._controller.generations(task))}
 
     async def _learnings(self, scope: Scope, body: Any, task: str) -> Any:
-        return await _quick(self._learning.task_performance(task))
+        return await quick(self._learning.task_performance(task))
 
     async def _decisions(self, scope: Scope, body: Any) -> Any:
-        query = _query(scope)
+        query = query_of(scope)
         limit = _number(query, "limit", 50, most=10_000)
-        return {"decisions": await _quick(self._controller.decisions(query.get("task"), limit))}
+        return {"decisions": await quick(self._controller.decisions(query.get("task"), limit))}
 
     async def _explain(self, scope: Scope, body: Any, subject: str) -> Any:
-        return await _quick(self._controller.explain(subject))
+        return await quick(self._controller.explain(subject))
 
     async def _autoswap(self, scope: Scope, body: Any, task: str) -> Any:
         mode = body.pop("mode", None)
         if body or not isinstance(mode, str):
             raise InvalidRequest('the body is {"mode": "off"}; or advise, on, config')
-        return await _quick(self._controller.set_autoswap(task, mode))
+        return await quick(self._controller.set_autoswap(task, mode))
 
     async def _swaps(self, scope: Scope, body: Any) -> Any:
-        query = _query(scope)
+        query = query_of(scope)
         limit = _number(query, "limit", 50, most=10_000)
-        return {"swaps": await _quick(self._controller.swaps(query.get("task"), limit))}
+        return {"swaps": await quick(self._controller.swaps(query.get("task"), limit))}
 
     async def _swap_record(self, scope: Scope, body: Any, swap_id: str) -> Any:
-        record = await _quick(self._controller.wait(swap_id, 0))
-        return {**record, "journal": await _quick(self._controller.journal(swap_id))}
+        record = await quick(self._controller.wait(swap_id, 0))
+        return {**record, "journal": await quick(self._controller.journal(swap_id))}
 
     async def _probes(self, scope: Scope, body: Any, model: str) -> Any:
         return await self._controller.probe(model)  # as long as swap.probe_timeout_s
@@ -226,25 +224,25 @@ class AdminApi(ScheduleApi, AbTestApi):
         options |= {"requested_by": "admin", **_condition(scope)}
         ask = partial(self._controller.swap, task, request.model, request.swap_id, **options)
         if request.dry_run:
-            return await _quick(ask(dry_run=True))
-        record = await _quick(ask())
+            return await quick(ask(dry_run=True))
+        record = await quick(ask())
         return await self._waited(record, request.wait_s, request.until)
 
     async def _rollback(self, scope: Scope, body: Any, task: str) -> Any:
         request = _parsed(BackRequest, scope, body)
         options = _condition(scope) | ({} if request.to is None else {"to": request.to})
-        record = await _quick(self._controller.rollback(task, request.swap_id, **options))
+        record = await quick(self._controller.rollback(task, request.swap_id, **options))
         return await self._waited(record, request.wait_s, "switched" if request.to else "end")
 
     async def _waited(self, record: Any, wait_s: float, until: str) -> Any:
         return await self._controller.wait(record["swap_id"], wait_s, until) if wait_s else record
 
     async def _signal(self, scope: Scope, body: Any, swap_id: str, event: str) -> Any:
-        return await _quick(self._controller.signal(swap_id, event, **_condition(scope)))
+        return await quick(self._controller.signal(swap_id, event, **_condition(scope)))
 
     async def _retry(self, scope: Scope, body: Any, swap_id: str) -> Any:
         request = _parsed(RetryRequest, scope, body)
-        record = await _quick(self._controller.retry(swap_id, request.attempt))
+        record = await quick(self._controller.retry(swap_id, request.attempt))
         return await self._waited(record, request.wait_s, "switched")
 
     async def _events(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -252,7 +250,7 @@ class AdminApi(ScheduleApi, AbTestApi):
 
         The query may narrow them: ``kinds``, several with commas, and ``swap_id``.
         """
-        query = _query(scope)
+        query = query_of(scope)
         last = {"after_id": header(scope, b"last-event-id") or query.get("after_id", "")}
         after_id = _number(last, "after_id", 0, most=2**62)
         kinds = [kind for kind in query.get("kinds", "").split(",") if kind]
@@ -264,7 +262,7 @@ class AdminApi(ScheduleApi, AbTestApi):
             while not gone.done():
                 parts, pause_s = [], POLL_S
                 try:
-                    for event in await _quick(self._controller.events(after_id)):
+                    for event in await quick(self._controller.events(after_id)):
                         after_id, pause_s = event["id"], 0.0  # there may be another page
                         if is_wanted(event, kinds, swap_id):
                             parts.append(_frame(event))
@@ -280,11 +278,6 @@ class AdminApi(ScheduleApi, AbTestApi):
         finally:
             gone.cancel()
         await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _quick(call: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(QUICK_S):
-        return await call
 
 
 async def _until_gone(receive: Receive) -> None:
@@ -316,11 +309,6 @@ def _condition(scope: Scope) -> dict[str, str]:
     """The etag that the client saw, if it stated one."""
     if_match = header(scope, b"if-match")
     return {} if if_match is None else {"if_match": if_match}
-
-
-def _query(scope: Scope) -> dict[str, str]:
-    pairs = parse_qs(scope.get("query_string", b"").decode("latin-1"))
-    return {name: values[-1] for name, values in pairs.items()}
 
 
 def _number(query: dict[str, str], name: str, default: int, most: int) -> int:

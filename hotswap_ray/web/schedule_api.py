@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import parse_qs
 
 from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.web.admin_parts import NAME, query_of, quick
 from hotswap_ray.web.openai_api import Scope
-
-QUICK_S = 30.0
-NAME = "([^/]+)"
 
 
 class ScheduleApi:
@@ -31,31 +27,25 @@ class ScheduleApi:
         ]
 
     async def _schedules(self, scope: Scope, body: Any) -> Any:
-        return {"schedules": await _quick(self._controller.schedules())}
+        return {"schedules": await quick(self._controller.schedules())}
 
     async def _set_schedule(self, scope: Scope, body: Any, schedule: str) -> Any:
-        return await _quick(self._controller.set_schedule(schedule, body))
+        return await quick(self._controller.set_schedule(schedule, body))
 
     async def _delete_schedule(self, scope: Scope, body: Any, schedule: str) -> Any:
-        return await _quick(self._controller.delete_schedule(schedule))
+        return await quick(self._controller.delete_schedule(schedule))
 
     async def _dry_run(self, scope: Scope, body: Any, schedule: str | None = None) -> Any:
-        return {"runs": await _quick(self._controller.schedule_dry_run(schedule, _hours(scope)))}
+        return {"runs": await quick(self._controller.schedule_dry_run(schedule, _hours(scope)))}
 
     async def _dry_run_of(self, scope: Scope, body: Any, schedule: str) -> Any:
         """As ``_dry_run``, of a spec that is not set."""
         runs = self._controller.schedule_dry_run(schedule, _hours(scope), body)
-        return {"runs": await _quick(runs)}
+        return {"runs": await quick(runs)}
 
 
 def _hours(scope: Scope) -> float:
-    query = parse_qs(scope.get("query_string", b"").decode("latin-1"))
     try:
-        return float(query.get("hours", ["24"])[-1])
+        return float(query_of(scope).get("hours", "24"))
     except ValueError:
         raise InvalidRequest("hours must be a number") from None
-
-
-async def _quick(call: Awaitable[Any]) -> Any:
-    async with asyncio.timeout(QUICK_S):
-        return await call
