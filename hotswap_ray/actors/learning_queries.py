@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from hotswap_ray.actors.feedback import FeedbackDesk
 from hotswap_ray.actors.learning_log import Batch, LearningLog, Score
@@ -88,13 +89,18 @@ class LearningQueries:
         return {model: self._seen(model, frame[frame["model"] == model]) for model in models}
 
     def _seen(self, model: str, frame: pd.DataFrame) -> Seen:
-        names = ("success", "latency_ms", "ttft_ms", "quality", "at_s")
-        known = [frame[name].to_numpy(dtype=float, na_value=np.nan) for name in names]
-        tokens = zip(frame["tokens_in"], frame["tokens_out"], strict=True)
-        costs = [self._learned.cost_usd(model, *pair) or np.nan for pair in tokens]
-        forms = frame["format_ok"].to_numpy(dtype=float, na_value=np.nan)
-        known += [np.array(costs, dtype=float), forms]
-        return Seen(*known)
+        def column(name: str) -> NDArray[np.float64]:
+            return frame[name].to_numpy(dtype=float, na_value=np.nan)
+
+        return Seen(
+            success=column("success"),
+            latency_ms=column("latency_ms"),
+            ttft_ms=column("ttft_ms"),
+            quality=column("quality"),
+            at_s=column("at_s"),
+            cost_usd=self._learned.costs_usd(model, column("tokens_in"), column("tokens_out")),
+            format_ok=column("format_ok"),
+        )
 
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""

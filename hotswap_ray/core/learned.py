@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hotswap_ray.core.beliefs import Beliefs
 from hotswap_ray.core.errors import NotFound
@@ -15,6 +18,9 @@ from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.prior import Belief
 from hotswap_ray.core.spec import TaskSpec
 from hotswap_ray.core.types import Outcome
+
+Array = NDArray[np.float64]
+Tokens = TypeVar("Tokens", float, Array)
 
 
 class Learned:
@@ -135,8 +141,16 @@ class Learned:
         self, model: str, tokens_in: float | None, tokens_out: float | None
     ) -> float | None:
         """Price of so many tokens of a model today; ``None`` where it has no price."""
+        return self._cost(model, tokens_in or 0.0, tokens_out or 0.0) or None
+
+    def costs_usd(self, model: str, tokens_in: Array, tokens_out: Array) -> Array:
+        """Prices of many requests of a model today, shape (n,); NaN where it has none."""
+        costs = self._cost(model, tokens_in, tokens_out)
+        return np.where(costs != 0, costs, np.nan)
+
+    def _cost(self, model: str, tokens_in: Tokens, tokens_out: Tokens) -> Tokens:
         usd_in, usd_out = self.prices.get(model, (0.0, 0.0))
-        return ((tokens_in or 0.0) * usd_in + (tokens_out or 0.0) * usd_out) / 1e6 or None
+        return (tokens_in * usd_in + tokens_out * usd_out) / 1e6
 
     def mean_cost_usd(self, cell: Evidence | None) -> float | None:
         """Mean price of a request, by the tokens that were seen."""
