@@ -219,10 +219,12 @@ async def test_a_rollback_takes_back_the_swap_that_bakes(tmp_path):
 
 async def test_the_old_model_counts_as_warm_from_the_moment_it_is_left(tmp_path):
     world = await make_world(tmp_path, settings())
+    await world.swap("u", "c")  # a model that others use is never waited for
     world.fleet.ingress["i0"].in_flight["m-a-g1"] = 1
     await world.swap_until("draining", "t", "b", bake_s=600)
     await looks(world)
     assert (view_of(world).active, view_of(world).previous) == ("b", "a")
+    await world.fleet.ingress["i0"].finish("m-a-g1")
 
 
 async def test_an_operators_swap_that_proves_worse_is_rolled_back_too(tmp_path):
