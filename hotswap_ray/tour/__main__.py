@@ -21,12 +21,11 @@ from rich.table import Table
 from hotswap_ray.config import Config
 from hotswap_ray.core.golden import Check
 from hotswap_ray.tour import learning, rollouts
-from hotswap_ray.tour.learning import HARD, WORST
+from hotswap_ray.tour.learning import CLEAREST, HARD, WORST
 from hotswap_ray.tour.stage import Stage
 from hotswap_ray.tour.traffic import SHOWN, Traffic
 
 QUICKSTART = Path(__file__).parents[2] / "deployments" / "quickstart.yaml"
-EASY = "uppercase"
 PLOT = Path("hotswap-tour-ab-test.svg")
 # A task's live answers are judged by a callable; half of its requests are copied to another
 # model, which is compared on the same prompts. The tour has no time for the usual cooldown.
@@ -71,6 +70,8 @@ def _settings(folder: str, port: int) -> Config:
         model["resident"] = True  # all three fit, so each can be compared on live traffic
     for task in settings["tasks"].values():
         task |= {"checks": CHECKS, "autoswap": AUTOSWAP, "model": WORST, "fallback": None}
+    # Here golden prompts let the worst model pass, so that its traffic has to find it out.
+    settings["tasks"][CLEAREST]["golden_min_pass"] = 0.3
     settings["server"]["port"] = port
     settings["swap"] |= SWAP
     settings["learning"]["flush_s"] = 0.2
@@ -81,21 +82,19 @@ def _steps(stage: Stage) -> dict[str, Any]:
     """The tour itself; what the summary tells of it."""
     stage.some_traffic(f"Every task begins on {WORST}, the quickest and worst model", 30)
     decided = learning.found_by_itself(stage)
-    learning.explain(stage, "capitals")
-    stage.traffic.asked = (EASY,)
-    learning.explain(stage, learning.worse_on_purpose(stage, EASY, WORST))
+    learning.explain(stage, CLEAREST)
+    stage.traffic.asked = (CLEAREST,)
+    learning.explain(stage, learning.worse_on_purpose(stage, CLEAREST, WORST))
 
     for task in SHOWN:  # what follows is done by hand
         stage.arbiter.set_autoswap(task, "off")
-    other = "quality" if stage.serving()[EASY] == "balanced" else "balanced"
-    crashed = rollouts.canary_with_a_crash(stage, EASY, other)
-    rollouts.canary_that_fails(stage, EASY, WORST)
-    rivals = [model for model in (WORST, "balanced", "quality") if model != other]
-    tested = rollouts.ab_test(stage, EASY, rivals, PLOT)
+    rollouts.without_canary(stage, CLEAREST, WORST)
+    crashed = rollouts.canary_with_a_crash(stage, CLEAREST, "balanced")
+    rollouts.canary_that_fails(stage, CLEAREST, WORST)
+    tested = rollouts.ab_test(stage, CLEAREST, [WORST, "quality"], PLOT)
     stage.traffic.asked = SHOWN
     rollouts.refused(stage, HARD, WORST)
-    before = "quality" if other == "balanced" else "balanced"
-    batch = rollouts.scheduled_batch(stage, EASY, [before, other])
+    batch = rollouts.scheduled_batch(stage, CLEAREST, ["quality", "balanced"])
     stage.some_traffic("At the end", 20)
     return {"decided": decided, "crashed": crashed, "tested": tested, "batch": batch}
 

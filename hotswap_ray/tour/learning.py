@@ -8,6 +8,8 @@ from hotswap_ray.tour.stage import Stage
 
 WORST = "fast"
 HARD, BEST_AT_HARD = "translate_fr", "quality"
+CLEAREST = "capitals"
+"""Where the worst model is worse by so much that chance cannot hide it from a short tour."""
 
 
 def found_by_itself(stage: Stage) -> list[dict[str, Any]]:
@@ -24,7 +26,7 @@ def found_by_itself(stage: Stage) -> list[dict[str, Any]]:
         busy = stage.arbiter.status()["open_swaps"]
         return not busy and WORST not in serving.values() and serving[HARD] == BEST_AT_HARD
 
-    stage.watch("The arbiter found a better model for every task", left, 180)
+    stage.watch("The arbiter found a better model for every task", left, 300)
     swaps = stage.arbiter.swaps().to_dict("records")
     return [row for row in swaps if row["requested_by"] == "autoswap"]
 

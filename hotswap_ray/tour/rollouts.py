@@ -11,6 +11,13 @@ from hotswap_ray.core.errors import SwapError
 from hotswap_ray.tour.stage import Stage
 
 
+def without_canary(stage: Stage, task: str, model: str) -> None:
+    """Somebody wants a quicker model, at once."""
+    stage.command(f"swap {task} {model} --bake-s 0", "by hand; nobody is asked")
+    swap_id = stage.arbiter.force_swap(task, model, wait=True, bake_s=0.0)["swap_id"]
+    stage.ended(stage.arbiter.wait(swap_id, "end", 90))
+
+
 def canary_with_a_crash(stage: Stage, task: str, model: str) -> dict[str, Any]:
     """Two steps that pass, though the controller dies in the first; another one goes on."""
     import ray
@@ -82,7 +89,7 @@ def scheduled_batch(stage: Stage, task: str, models: list[str]) -> list[dict[str
 
     stage.wait(results, "the batch")
     stage.say(f"  {results()[-1]['state']}")
-    swaps = stage.arbiter.swaps().to_dict("records")
+    swaps = reversed(stage.arbiter.swaps().to_dict("records"))  # the first comes first
     return [stage.ended(row) for row in swaps if row["requested_by"] == "schedule"]
 
 
