@@ -36,14 +36,20 @@ def succession(world, path):
 
 
 def run_with_crash(path, config, total, scripts, commits, job):
-    """Run a job, crash after so many commits, go on; the heir and whether it came to a crash."""
+    """Run a job, crash after so many commits, go on; the heir and whether it came to a crash.
+
+    Instead of a number ``commits`` may say of a world whether its last commit is the one.
+    """
     crash, loop = Crash(), asyncio.new_event_loop()
     world = World(path, config, total)
     for model, changes in scripts.items():
         for name, value in changes.items():
             setattr(world.fleet.scripts[model], name, value)
     loop.run_until_complete(world.start())
-    crash.after(world, commits, loop)
+    if callable(commits):
+        crash.when(world, lambda: commits(world), loop)
+    else:
+        crash.after(world, commits, loop)
     work = loop.create_task(job(world))
     work.add_done_callback(lambda _: loop.stop())
     loop.run_forever()
@@ -56,14 +62,16 @@ def run_with_crash(path, config, total, scripts, commits, job):
     heir = succession(world, path)
     try:
         with asyncio.Runner() as runner:
-            runner.run(_finish(heir))
+            runner.run(_finish(heir, job))
     finally:
         crash.release()
     return heir, True
 
 
-async def _finish(heir):
+async def _finish(heir, job):
     await heir.start()
+    if not await heir.controller.swaps():  # it was not saved: who got no answer asks again
+        await job(heir)
     for record in await heir.controller.swaps():
         while (record := await heir.controller.wait(record["swap_id"], 0.02))["phase"] in OPEN:
             if record["phase"] == "baking":

@@ -150,11 +150,14 @@ class Crash:
         self.happened = False
 
     def after(self, world, commits, loop):
-        left = [commits]
+        left = iter(range(commits))
+        self.when(world, lambda: next(left) == commits - 1, loop)
+
+    def when(self, world, condition, loop):
+        """Crash after the first commit for which ``condition`` holds."""
 
         def hook():
-            left[0] -= 1
-            if left[0] == 0:
+            if not self.happened and condition():
                 self.happened = True
                 loop.call_soon_threadsafe(loop.stop)
                 self._released.wait(30)
