@@ -1,10 +1,9 @@
-"""How soon a rollout is rid of a bad candidate, and how often of a good one, simulated.
+"""How soon a canary is rid of a bad candidate, and how often of a good one, simulated.
 
-Requests are drawn to the candidate one by one with the probability of the step, as a hash of
-their conversations does it, and the product's guardrails look after every fifth of them. The
-active model fails 1% of the time, answers log-normally in time and is right in 80%. The test of
-a candidate begins with its canary, that is with the time to settle, at 20 requests a second.
-Seeds are fixed. ``rollouts.py`` prints these numbers with its own; alone:
+The product's guardrails and its rule for the next step look once a second at 20 requests a
+second, which fall to the candidate with the probability of the step, as a hash of their
+conversations does it. The active model fails 1% of the time, answers log-normally in time and
+is right in 80%. Seeds are fixed. ``rollouts.py`` prints these numbers with its own; alone:
 
     python benchmarks/rollout_errors.py
 """
@@ -18,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from hotswap_ray.core.decision import PairTest
-from hotswap_ray.core.guardrails import GuardrailSpec, Seen, check, verdict
-from hotswap_ray.core.rollout import CanarySpec
+from hotswap_ray.core.guardrails import Seen, check
+from hotswap_ray.core.rollout import CanarySpec, next_move, plan_of
 
-WEIGHT, EVERY, MOST = 0.05, 5, 400
-SETTLING = round(20 * CanarySpec().settle_s)
-"""Requests while conversations are got to know and the candidate gets none yet."""
+RATE, LONGEST_S = 20, 3600
+PLAN = plan_of("3,25,50", CanarySpec())
+LONG = CanarySpec.model_validate({"steps": [{"weight": 0.5, "min_requests": 200}]})
+"""A good candidate is looked at some twenty times."""
 BAD: dict[str, dict[str, float]] = {
     "errors_20_percent": {"errors": 0.2},
     "p95_twice": {"slower": 2.0},
@@ -51,19 +51,29 @@ def head(seen: Seen, number: int) -> Seen:
     return Seen(*(getattr(seen, name)[:number] for name in Seen.__dataclass_fields__))
 
 
-def out_after(
-    seed: int, weight: float = WEIGHT, most: int = MOST, **candidate: float
-) -> tuple[int, int] | None:
-    """Requests of the candidate and of the whole test until a guardrail fails; else ``None``."""
+def canary(seed: int, plan: CanarySpec, **candidate: float) -> tuple[str, int, int]:
+    """Run a canary to its end.
+
+    Returns:
+        How it ends (``out``, ``on`` after the last step, or ``doubt``), requests of the
+        candidate, and of both models.
+    """
     rng = np.random.default_rng(seed)
-    # How many of the active model's come before each of the candidate's.
-    before = np.cumsum(rng.geometric(weight, most) - 1)
-    old, new = traffic(rng, int(before[-1])), traffic(rng, most, **candidate)
-    for number in range(EVERY, most + 1, EVERY):
-        others = int(before[number - 1])
-        if verdict(check(GuardrailSpec(), head(old, others), head(new, number))) == "failed":
-            return number, SETTLING + number + others
-    return None
+    old = traffic(rng, RATE * LONGEST_S)
+    new = traffic(rng, RATE * LONGEST_S, **candidate)
+    begun = both = 0
+    move = "wait"
+    for step in plan.steps:
+        before = begun
+        for second in range(1, LONGEST_S):
+            begun, both = begun + int(rng.binomial(RATE, step.weight)), both + RATE
+            checks = check(plan.guardrails, head(old, both - begun), head(new, begun))
+            move, _ = next_move(plan, step, checks, begun - before, second)
+            if move != "wait":
+                break
+        if move != "on":
+            break
+    return move, begun, both
 
 
 def equivalent_after(seed: int, most: int = 20_000) -> int | None:
@@ -82,24 +92,30 @@ def simulate(seeds: int = 50, runs: int = 200) -> dict[str, Any]:
     """All of it, as it stands in the benchmark's result.
 
     Returns:
-        For each bad candidate the median share of its test's requests that it got, the median
-        number of them, and how many of the seeds it was out in; ``good_out_wrongly`` of the
-        runs; and of the pairs of equal models how many ended as equivalent, and when.
+        For each bad candidate the median share of its test's requests that it got, their median
+        number, and how many of the seeds were out or let through; ``good_out_wrongly`` of the
+        runs; requests of an equal candidate until it has passed all steps; and of the pairs of
+        equal models how many ended as equivalent, and when.
     """
     bad: dict[str, dict[str, float]] = {}
     for name, candidate in BAD.items():
-        ends = [end for seed in range(seeds) if (end := out_after(seed, **candidate))]
+        ends = [canary(seed, PLAN, **candidate) for seed in range(seeds)]
+        out = [(new, both) for move, new, both in ends if move == "out"]
         bad[name] = {
-            "share": round(statistics.median(n / whole for n, whole in ends), 4),
-            "requests": statistics.median(n for n, _ in ends),
-            "out": len(ends) / seeds,
+            "share": round(statistics.median(new / both for new, both in out), 4),
+            "requests": statistics.median(new for new, _ in out),
+            "out": len(out) / seeds,
+            "let_through": sum(move == "on" for move, _, _ in ends) / seeds,
         }
-    wrong = sum(out_after(seed, 0.5, 200) is not None for seed in range(runs))
+    good = [canary(seed, LONG)[0] for seed in range(runs)]
+    passing = [canary(seed, PLAN)[:2] for seed in range(runs)]
     equal = [equivalent_after(seed) for seed in range(seeds)]
     ended = [pairs for pairs in equal if pairs is not None]
     return {
         "bad": bad,
-        "good_out_wrongly": wrong / runs,
+        "good_out_wrongly": good.count("out") / runs,
+        "good_passed": sum(move == "on" for move, _ in passing) / runs,
+        "good_passed_after": statistics.median(new for _, new in passing),
         "equal_is_equivalent": len(ended) / seeds,
         "equal_pairs_median": statistics.median(ended) if ended else None,
     }

@@ -16,8 +16,8 @@ from hotswap_ray.actors.publisher import Publisher
 from hotswap_ray.config import Config
 from hotswap_ray.core.conclusion import conclude
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError, ValidationFailed
-from hotswap_ray.core.guardrails import Checked, Seen, both_fail, check, failures, verdict
-from hotswap_ray.core.rollout import CanarySpec, CanaryStep
+from hotswap_ray.core.guardrails import Checked, Seen, both_fail, check
+from hotswap_ray.core.rollout import CanarySpec, CanaryStep, next_move
 from hotswap_ray.core.routes import RouteTable, with_split
 from hotswap_ray.core.split import Share, Split
 from hotswap_ray.core.swap import Swap
@@ -149,26 +149,21 @@ class Canary:
                 state = {**state, "began_s": min(state["began_s"], now_s), "step_s": now_s}
                 swap = swap.with_facts(canary=state)
             checks, requests, alarm = await self._look(swap, plan, state["step_s"])
-            result = verdict(checks)
             said = [asdict(one) for one in checks]
             swap = swap.with_facts(canary={**state, "requests": requests, "checks": said})
             self._note(swap)
-            text = "; ".join(f"{c.metric} {c.result}: {c.detail}" for c in checks)
-            if result == "failed" and not plan.dry_run:
-                told = "; ".join(failures(checks))
-                raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {told}")
             spent_s = self._clock() - state["step_s"]
-            passed = result == "passed" or (plan.dry_run and result != "error")
-            if passed and not alarm and requests >= step.min_requests and spent_s >= step.min_s:
+            move, why = next_move(plan, step, checks, requests, spent_s, alarm)
+            if move == "out":
+                raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {why}")
+            if move == "on":
                 return swap
-            if not alarm and spent_s > plan.max_step_s:
-                alarm = f"inconclusive after {spent_s:.0f} s with {requests} requests: {text}"
-            if not alarm:
+            if move == "wait":
                 await asyncio.sleep(plan.check_s)
             elif plan.on_inconclusive == "abort":
-                raise ValidationFailed(alarm)
+                raise ValidationFailed(why)
             else:
-                swap = swap.with_facts(paused=alarm[:300])
+                swap = swap.with_facts(paused=why[:300])
                 await asyncio.to_thread(self._store.save_swap, swap.to_doc())
                 self._note(swap)
 

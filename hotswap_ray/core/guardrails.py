@@ -4,8 +4,7 @@ Each guardrail compares one metric. It *failed* when the candidate is proven wor
 limit, by the betting test of ``core/decision.py``: one may look after every request, and the
 probability of failing a candidate that keeps within the limit is at most ``alpha`` per
 guardrail. It *passed* when there were enough requests and what was seen keeps within the
-limit, give or take a standard error; it is *inconclusive* otherwise, and an *error* when the
-metric could not be measured.
+limit; it is *inconclusive* otherwise, and an *error* when the metric could not be measured.
 
 Latency is compared by how many of the candidate's answers are slower than the limit allows the
 95th percentile to be: 5% where it keeps within it, however latencies are distributed.
@@ -211,9 +210,7 @@ def _means(
         return _few(metric, spec, len(old), len(new))
     test = PairTest(margin=limit, width=limit + 0.1)
     test.extend(matched(old, new).tolist())
-    # Beyond the limit by more than chance would explain it: one standard error.
-    error = math.sqrt(new.var() / len(new) + old.var() / len(old))
-    within = bool(new.mean() - old.mean() - error <= limit)
+    within = bool(new.mean() - old.mean() <= limit)
     detail = f"{what} {new.mean():.3f} against {old.mean():.3f}, {limit:+.3f} allowed"
     return _judged(metric, detail, test.log_e("better"), within, spec, len(new))
 

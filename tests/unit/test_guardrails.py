@@ -1,14 +1,18 @@
 """Guardrails fail who is worse, and soon; they let pass who is not; and they say when in doubt."""
 
-import statistics
+import json
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from hotswap_ray.core.guardrails import GuardrailSpec, Seen, check, verdict
+from hotswap_ray.core.guardrails import Checked, GuardrailSpec, Seen, check, verdict
+from hotswap_ray.core.rollout import CanarySpec, CanaryStep, next_move
 
-WEIGHT = 0.05
+ERRORS = Path(__file__).parents[2] / "benchmarks" / "rollout_errors.py"
 
 
 def traffic(rng, number, errors=0.01, slower=1.0, quality=0.8, wrong_form=None, price=None):
@@ -25,37 +29,54 @@ def head(seen, number):
     return Seen(*(getattr(seen, name)[:number] for name in Seen.__dataclass_fields__))
 
 
-def out_after(seed, weight=WEIGHT, most=400, **candidate):
-    """Requests of the candidate until a guardrail fails, looked at after every fifth; or None."""
-    rng = np.random.default_rng(seed)
-    ratio = (1 - weight) / weight
-    old = traffic(rng, int(most * ratio))
-    new = traffic(rng, most, **candidate)
-    for number in range(20, most + 1, 5):
-        found = check(GuardrailSpec(), head(old, int(number * ratio)), head(new, number))
-        if verdict(found) == "failed":
-            return number
-    return None
+def test_a_canary_is_rid_of_bad_candidates_and_keeps_good_ones():
+    """The numbers that a rollout has to reach, of whole canaries with fixed seeds."""
+    ran = subprocess.run([sys.executable, ERRORS], capture_output=True, text=True, check=True)
+    found = json.loads(ran.stdout)
+    for name, bad in found["bad"].items():
+        assert (bad["share"] <= 0.05, bad["let_through"]) == (True, 0), name
+    assert found["good_out_wrongly"] <= 0.05
+    assert found["good_passed"] >= 0.95
+    assert found["equal_is_equivalent"] == 1
 
 
 @pytest.mark.parametrize(
-    ("metric", "bad"),
-    [("errors", {"errors": 0.2}), ("latency", {"slower": 2.0}), ("quality", {"quality": 0.6})],
+    ("result", "requests", "spent_s", "alarm", "plan", "move"),
+    [
+        ("passed", 20, 5, "", {}, "on"),
+        ("passed", 19, 5, "", {}, "wait"),
+        ("passed", 20, 4, "", {}, "wait"),
+        ("passed", 20, 5, "both fail", {}, "doubt"),
+        ("failed", 1, 0, "", {}, "out"),
+        ("failed", 1, 0, "both fail", {}, "out"),  # proven worse all the same
+        ("failed", 20, 5, "", {"dry_run": True}, "on"),
+        ("error", 20, 5, "", {"dry_run": True}, "wait"),
+        ("inconclusive", 90, 60, "", {}, "wait"),
+        ("inconclusive", 90, 61, "", {}, "doubt"),
+        ("error", 0, 61, "", {}, "doubt"),
+        ("passed", 19, 61, "", {}, "doubt"),
+    ],
 )
-def test_a_bad_candidate_is_out_after_some_fifty_requests(metric, bad):
-    took = [out_after(seed, **bad) or 10_000 for seed in range(50)]
-    assert statistics.median(took) <= 80  # at 5% of the traffic: of 1,600 requests in all
+def test_what_a_look_leads_to(result, requests, spent_s, alarm, plan, move):
+    step = CanaryStep(weight=0.5, min_requests=20, min_s=5)
+    plan = CanarySpec(max_step_s=60, **plan)
+    said, why = next_move(plan, step, [Checked("x", result, "it")], requests, spent_s, alarm)
+    assert said == move
+    assert bool(why) == (move in ("out", "doubt"))
 
 
-def test_a_good_candidate_is_hardly_ever_out():
-    wrong = [seed for seed in range(200) if out_after(seed, weight=0.5, most=200) is not None]
-    assert len(wrong) <= 10
+def test_beyond_the_limit_without_proof_is_inconclusive():
+    none = np.full(40, np.nan)
+    old, new = (np.arange(40) % 10 >= few for few in (1, 2))  # 10% and 20% wrong
+    models = [Seen(np.ones(40), none, none, q * 1.0, none, none, none) for q in (old, new)]
+    assert found_of("quality", *models).result == "inconclusive"
+    assert found_of("quality", *models, quality=0.11).result == "passed"
 
 
 def test_a_good_candidate_passes_and_a_better_one_too():
     rng = np.random.default_rng(1)
     for candidate in ({}, {"errors": 0.0, "slower": 0.5, "quality": 0.95}):
-        found = check(GuardrailSpec(), traffic(rng, 2000), traffic(rng, 400, **candidate))
+        found = check(GuardrailSpec(), traffic(rng, 9000), traffic(rng, 3000, **candidate))
         assert {one.metric: one.result for one in found} == {
             "error_rate": "passed",
             "latency_p95": "passed",
