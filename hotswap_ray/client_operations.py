@@ -143,7 +143,7 @@ class Operations(Swaps, Events):
     # --- state --------------------------------------------------------------------------
 
     def status(self) -> dict[str, Any]:
-        """Routes, models, open swaps and ingress replicas, as ``GET /admin/status``."""
+        """Routes, models, open swaps and A/B tests, and more, as ``GET /admin/status``."""
         status: dict[str, Any] = self._link.controller("status")
         return status
 

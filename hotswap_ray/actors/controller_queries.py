@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
+from hotswap_ray.actors.ab_tests import AbTests
 from hotswap_ray.actors.model_pool import ModelPool
 from hotswap_ray.actors.probe_calls import ProbeCalls
 from hotswap_ray.actors.publisher import Publisher
@@ -27,6 +28,7 @@ class ControllerQueries(ProbeCalls):
     _pool: ModelPool
     _publisher: Publisher
     _runner: SwapRunner
+    _ab_tests: AbTests
     _learning: SwapLearning
     _views: TaskViews
 
@@ -63,7 +65,7 @@ class ControllerQueries(ProbeCalls):
         return await self._learning.calibration()
 
     async def status(self) -> dict[str, Any]:
-        """Routes, models, open swaps, ingress replicas and the last trouble."""
+        """Routes, models, open swaps and A/B tests, ingress replicas and the last trouble."""
         await self.start()
         table = self._publisher.table
         return {
@@ -81,6 +83,7 @@ class ControllerQueries(ProbeCalls):
             },
             "models": self._models(),
             "open_swaps": [swap.to_doc() for swap in self._runner.open()],
+            "open_ab_tests": [test.to_doc(brief=True) for test in self._ab_tests.open()],
             "ingress": {
                 name: {"version": said.version, "in_flight": sum(said.in_flight.values())}
                 for name, said in self._publisher.listeners.items()

@@ -189,12 +189,7 @@ def _told(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(record)
         return
-    shares = ", ".join(f"{model} {share:.0%}" for model, share in record["weights"].items())
-    output.emit(
-        f"{record['id']}: {record['task']} {record['control']} against "
-        f"{', '.join(record['spec']['variants'])} is {record['phase']}"
-        + (f", shares {shares}" if shares and record["phase"] == "running" else "")
-    )
+    output.emit(output.ab_test_line(record))
     output.emit(f"etag {record['etag']}")
     if record.get("waits"):
         output.emit(f"waits: {record['waits']}")

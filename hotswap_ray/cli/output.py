@@ -114,6 +114,21 @@ def swap_line(record: Mapping[str, Any]) -> str:
     return f"{line} ({record['error']})" if record["error"] else line
 
 
+def ab_test_line(record: Mapping[str, Any]) -> str:
+    """An A/B test in one line.
+
+    >>> ab_test_line({"id": "x", "task": "t", "control": "a", "spec": {"variants": ["b", "c"]},
+    ...               "phase": "running", "weights": {"b": 0.2, "c": 0.2}})
+    'x: t a against b, c is running, shares b 20%, c 20%'
+    """
+    shares = ", ".join(f"{model} {share:.0%}" for model, share in record["weights"].items())
+    return (
+        f"{record['id']}: {record['task']} {record['control']} against "
+        f"{', '.join(record['spec']['variants'])} is {record['phase']}"
+        + (f", shares {shares}" if shares and record["phase"] == "running" else "")
+    )
+
+
 def plan_text(plan: Mapping[str, Any]) -> str:
     """A dry run in a few lines.
 

@@ -18,7 +18,7 @@ from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 def status(
     as_json: AsJson = False, address: Address = None, namespace: Namespace = NAMESPACE
 ) -> None:
-    """Show tasks, models, open swaps and ingress replicas."""
+    """Show tasks, models, open swaps and A/B tests, and ingress replicas."""
     with output.arbiter(address, namespace) as arbiter:
         found, rows = arbiter.status(), arbiter.learnings().to_dict("records")
     if as_json:
@@ -29,6 +29,8 @@ def status(
     output.emit_table("models", MODEL_COLUMNS, model_rows(found["models"]))
     for swap in found["open_swaps"]:
         output.emit(f"open swap {output.swap_line(swap)}")
+    for test in found["open_ab_tests"]:
+        output.emit(f"open A/B test {output.ab_test_line(test)}")
     replicas = found["ingress"].values()
     busy = sum(replica["in_flight"] for replica in replicas)
     output.emit(
@@ -103,7 +105,8 @@ def task_rows(
     found: Mapping[str, Any], learned: Mapping[tuple[str, str], Mapping[Any, Any]]
 ) -> list[tuple[Any, ...]]:
     """A row per task: its model, and what was observed of that model at it."""
-    swaps = {swap["task"]: f"{swap['to_model']}: {swap['phase']}" for swap in found["open_swaps"]}
+    opened = {test["task"]: f"A/B test: {test['phase']}" for test in found["open_ab_tests"]}
+    opened |= {swap["task"]: f"{swap['to_model']}: {swap['phase']}" for swap in found["open_swaps"]}
     rows = []
     for task, route in found["tasks"].items():
         seen = learned.get((task, route["model"]), {})
@@ -117,7 +120,7 @@ def task_rows(
                 output.number(seen.get("quality")),
                 output.number(seen.get("latency_p50_ms"), 1),
                 output.number(seen.get("latency_p99_ms"), 1),
-                swaps.get(task),
+                opened.get(task),
                 route.get("autoswap"),
             )
         )

@@ -100,11 +100,13 @@ class AbTest:
         said = (self.reason, self.promote, self.swap_id, self.error)
         return hashlib.sha256(repr((*state, *said)).encode()).hexdigest()[:12]
 
-    def to_doc(self) -> dict[str, Any]:
-        """Plain values for the store and for JSON."""
+    def to_doc(self, brief: bool = False) -> dict[str, Any]:
+        """Plain values for the store and for JSON; a ``brief`` one has no report and history."""
         doc = {one.name: getattr(self, one.name) for one in fields(self)}
         for name in ("weights", "dropped", "lent"):
             doc[name] = dict(doc[name])
+        if brief:
+            del doc["report"], doc["history"]
         doc["spec"] = self.spec.model_dump(mode="json")
         return {**doc, "phase": str(self.phase), "etag": self.etag}
 

@@ -174,8 +174,11 @@ class AdminApi(ScheduleApi, AbTestApi):
         status = await quick(self._controller.status())
         if task not in status["tasks"]:
             raise NotFound(unknown("task", task, status["tasks"]))
-        swaps = [swap for swap in status["open_swaps"] if swap["task"] == task]
-        return {"task": task, **status["tasks"][task], "open_swaps": swaps}
+        of_task = {
+            name: [one for one in status[name] if one["task"] == task]
+            for name in ("open_swaps", "open_ab_tests")
+        }
+        return {"task": task, **status["tasks"][task], **of_task}
 
     async def _generations(self, scope: Scope, body: Any, task: str) -> Any:
         return {"task": task, "generations": await quick(self._controller.generations(task))}

@@ -58,6 +58,9 @@ async def test_a_test_is_begun_listed_shown_drawn_and_stopped(world, tmp_path):
     shown = (await hotswap("show", "x")).stdout
     assert "x: t a against b is running, shares b 20%" in shown
     assert "The test is running" in shown
+    (open_test,) = (await world.controller.status())["open_ab_tests"]
+    assert f"{output.ab_test_line(open_test)}\n" in shown
+    assert not {"report", "history"} & open_test.keys()
     drawing = tmp_path / "x.svg"
     assert (await hotswap("show", "x", "--plot", drawing)).exit_code == 0
     assert drawing.read_text().startswith("<svg")
@@ -67,6 +70,7 @@ async def test_a_test_is_begun_listed_shown_drawn_and_stopped(world, tmp_path):
     stopped = await hotswap("stop", "x", "--if-match", "*")
     assert "is ending" in stopped.stdout or "is closing" in stopped.stdout
     assert (await asyncio.to_thread(world.link.ab_test_report, "x", 10))["phase"] == "ended"
+    assert (await world.controller.status())["open_ab_tests"] == []
 
 
 async def test_waiting_prints_the_report_and_promotes_the_winner(world):

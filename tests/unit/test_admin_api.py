@@ -18,6 +18,7 @@ STATUS = {
     "tasks": {"chat": {"model": "a", "generation": 1, "fallback": None, "held": False}},
     "models": [{"model": "a", "state": "ready"}],
     "open_swaps": [{"swap_id": "s1", "task": "chat"}, {"swap_id": "s2", "task": "other"}],
+    "open_ab_tests": [{"id": "x1", "task": "other"}, {"id": "x2", "task": "chat"}],
     "ingress": {},
     "last_error": "",
 }
@@ -87,6 +88,7 @@ async def test_status_models_tasks_swaps_and_learnings_are_told(client):
         "task": "chat",
         **STATUS["tasks"]["chat"],
         "open_swaps": [{"swap_id": "s1", "task": "chat"}],
+        "open_ab_tests": [{"id": "x2", "task": "chat"}],
     }
     assert (await client.get("tasks/chat/learnings")).json() == {"task": "chat", "models": []}
     swaps = await client.get("swaps", params={"task": "chat", "limit": 7})

@@ -244,11 +244,13 @@ def test_rows_show_what_is_missing_as_nothing():
             },
         },
         "open_swaps": [{"task": "chat", "to_model": "b", "phase": "loading"}],
+        "open_ab_tests": [{"task": "sums", "phase": "running"}],
     }
     seen = {("sums", "b"): {"count": 3, "success_rate": 1.0, "quality": float("nan")}}
     chat, sums = task_rows(status, seen)
     assert chat == ("chat", "a", "not loaded", None, None, None, None, None, "b: loading", None)
-    assert (*sums[:6], sums[-1]) == ("sums", "b", 2, 3, "1.000", None, "on")
+    assert sums[:6] == ("sums", "b", 2, 3, "1.000", None)
+    assert sums[-2:] == ("A/B test: running", "on")
     row = {"model": "a", "engine": "e", "state": "unloaded", "generation": None,
            "memory_bytes": 0, "load_s": None, "serves": []}  # fmt: skip
     assert model_rows([row]) == [("a", "e", "unloaded", None, None, None, "")]
