@@ -19,13 +19,14 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hotswap_ray.core.decision import PairTest, differences
 from hotswap_ray.core.strict import Strict
 
 Array = NDArray[np.float64]
 Result = Literal["passed", "failed", "inconclusive", "error"]
+Metric = Literal["error_rate", "latency_p95", "ttft_p95", "quality", "cost", "format_validity"]
 TAIL = 0.05
 SLACK = 0.05
 """Answers beyond the tail that prove nothing: the incumbent's percentile is an estimate."""
@@ -34,7 +35,11 @@ BOTH_FAIL = 0.5
 
 
 class GuardrailSpec(Strict):
-    """What a candidate may cost in a rollout; a limit of null switches its guardrail off."""
+    """What a candidate may cost in a rollout; a limit of null switches its guardrail off.
+
+    A metric that nobody reports (no answer is judged, streamed or priced) is not looked at, unless
+    it is required.
+    """
 
     error_rate: float | None = Field(
         0.02, ge=0, le=0.4, description="Failures more than the active model has, in [0, 1]."
@@ -54,12 +59,21 @@ class GuardrailSpec(Strict):
     format_validity: float | None = Field(
         0.02, ge=0, le=0.4, description="Answers of a wrong form more than the active model has."
     )
+    required: tuple[Metric, ...] = Field(
+        (), description="Metrics that have to be reported: without them no candidate passes."
+    )
     min_requests: int = Field(
         20, ge=1, le=10**6, description="Fewest requests of the candidate to judge by."
     )
     alpha: float = Field(
         0.05, gt=0, le=0.5, description="Probability of failing a candidate that is good."
     )
+
+    @model_validator(mode="after")
+    def _limited(self) -> GuardrailSpec:
+        if off := [name for name in self.required if getattr(self, name) is None]:
+            raise ValueError(f"{', '.join(off)} is required and has no limit; give it one")
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,23 +157,28 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
         found.append(_tail("latency_p95", spec.latency_p95, spec, old, new))
     if spec.ttft_p95 is not None:
         old, new = active.of_successes("ttft_ms"), candidate.of_successes("ttft_ms")
-        if len(old) or len(new):  # whole answers have none
+        if _looked_at("ttft_p95", spec, old, new):  # whole answers have none
             found.append(_tail("ttft_p95", spec.ttft_p95, spec, old, new))
     if spec.quality is not None:
         old, new = active.known("quality"), candidate.known("quality")
-        if len(old) or len(new):  # somebody judges this task
+        if _looked_at("quality", spec, old, new):  # somebody judges this task
             found.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
     if spec.cost is not None:
         old, new = active.known("cost_usd"), candidate.known("cost_usd")
-        if len(old) or len(new):  # somebody has a price
+        if _looked_at("cost", spec, old, new):  # somebody has a price
             found.append(_price("cost", spec.cost, spec, old, new))
     if spec.format_validity is not None:
         old, new = 1 - active.known("format_ok"), 1 - candidate.known("format_ok")
         # A form that hardly any client asks for must not keep everybody waiting.
-        if len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success):
+        usual = len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success)
+        if usual or "format_validity" in spec.required:
             limit = spec.format_validity
             found.append(_means("format_validity", limit, spec, old, new, "wrong forms"))
     return found
+
+
+def _looked_at(metric: Metric, spec: GuardrailSpec, old: Array, new: Array) -> bool:
+    return bool(len(old) or len(new) or metric in spec.required)
 
 
 def verdict(checks: Sequence[Checked]) -> Result:

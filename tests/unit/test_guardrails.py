@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hotswap_ray.core.guardrails import Checked, GuardrailSpec, Seen, check, verdict
 from hotswap_ray.core.rollout import CanarySpec, CanaryStep, next_move
@@ -104,6 +105,18 @@ def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without
     off = GuardrailSpec(error_rate=None, latency_p95=None, quality=None)
     assert check(off, *seen) == []
     assert verdict([]) == "error"  # nothing looked is not the same as nothing found
+
+
+def test_a_required_metric_that_nobody_reports_is_an_error():
+    rng = np.random.default_rng(3)
+    seen = [replace(s, quality=s.ttft_ms) for s in (traffic(rng, 200), traffic(rng, 200))]
+    names = ("ttft_p95", "quality", "cost", "format_validity")
+    found = check(GuardrailSpec(cost=0.1, required=names), *seen)
+    assert {one.metric for one in found if one.result == "error"} == set(names)
+    assert verdict(found) == "error"
+    assert next_move(CanarySpec(), CanaryStep(weight=0.5), found, 200, 60)[0] == "wait"
+    with pytest.raises(ValidationError, match="cost is required and has no limit"):
+        GuardrailSpec(required=("quality", "cost"))
 
 
 def test_a_metric_that_only_one_model_reports_cannot_pass():

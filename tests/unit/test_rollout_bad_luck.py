@@ -53,6 +53,18 @@ async def test_a_candidate_whose_quality_nobody_reports_waits_and_then_asks_a_pe
     check_end(world, await world.controller.wait(swap_id, 10))
 
 
+async def test_a_required_quality_that_nobody_ever_reports_asks_a_person(tmp_path):
+    world = Watched(tmp_path, make_config(canary={**PLAN, "guardrails": {"required": ["quality"]}}))
+    world.sees(GOOD)
+    await world.start()
+    swap_id = await world.canary()
+    world.clock.now_s += 3601
+    assert "quality error: nothing was reported" in await world.paused(swap_id)
+    assert world.table.routes["t"].split.weights == (0.01,)
+    await world.controller.signal(swap_id, "promote")
+    check_end(world, await world.controller.wait(swap_id, 10))
+
+
 async def test_a_judge_that_comes_back_lets_a_rollout_go_on_where_it_was(world):
     world.sees((seen(200, quality=0.9), seen(40, quality=np.r_[np.full(15, 0.9), [np.nan] * 25])))
     swap_id = await world.canary()
