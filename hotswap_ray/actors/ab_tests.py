@@ -258,9 +258,12 @@ class AbTests:
         run.state.changed.set()
 
     async def _promote(self, test: AbTest, model: str) -> str:
-        by = f"ab-test:{test.id}"
-        record = await self._requests.swap(test.task, model, f"promote-{test.id}", requested_by=by)
-        return str(record["swap_id"])
+        by, swap_id = f"ab-test:{test.id}", f"promote-{test.id}"
+        facts = self._requests.settings(swap_id)
+        if test.lent.get(model) == "unload":
+            facts["borrowed"] = True  # should the swap fail, it lets go what the test has loaded
+        await self._requests.begin(test.task, model, swap_id, None, facts, by)
+        return swap_id
 
 
 def _needs(test: AbTest) -> set[str]:

@@ -272,7 +272,7 @@ class SwapActions:
         """Undo what was done before the switch: the old model serves, the candidate goes."""
         if self._publisher.table.routes[swap.task].split is not None:
             await self._commit(lambda table: with_split(table, swap.task, None))
-        if swap.facts.get("loaded_here"):
+        if swap.facts.get("loaded_here") or swap.facts.get("borrowed"):
             made_room = swap.strategy != "overlap"
             await self._retention.let_go(swap.to_model, swap, although_resident=made_room)
         if swap.strategy in ("sleep", "drain_first"):

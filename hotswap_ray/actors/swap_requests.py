@@ -89,10 +89,10 @@ class SwapRequests:
     def settings(
         self,
         swap_id: str | None,
-        bake_s: float | None,
-        strategy: str | None,
-        compatibility: str | None,
-        canary: str | None,
+        bake_s: float | None = None,
+        strategy: str | None = None,
+        compatibility: str | None = None,
+        canary: str | None = None,
     ) -> dict[str, Any]:
         """What is asked for, as facts of a swap. Raises ``InvalidRequest``."""
         check_request(swap_id, bake_s, strategy, compatibility)

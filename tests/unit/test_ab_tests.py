@@ -73,6 +73,21 @@ async def test_a_proven_winner_may_get_the_task(world):
     assert world.controller._pool.is_ready("b")
 
 
+async def test_a_winner_whose_swap_fails_is_let_go_by_the_swap(tmp_path):
+    canary = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.5, "min_requests": 1000}]}
+    world = World(tmp_path, make_config(canary=canary))
+    world.learning.rollouts = many(HALF, ALL_RIGHT)
+    await world.start()
+    test = (await world.controller.ab_test("t", {**SPEC, "on_end": "promote"}))["id"]
+    swap_id = (await ended(world, test))["swap_id"]
+    await world.in_phase(swap_id, "canary")
+    assert world.controller._pool.is_ready("b")  # the test left it to the swap
+    await world.controller.signal(swap_id, "abort")
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "failed"
+    assert world.model_of("t") == "a"
+    assert world.nothing_is_left_of("b")
+
+
 async def test_a_harmful_variant_is_out_in_one_commit_and_the_others_go_on(world):
     world.learning.rollouts = few(HALF, HALF, HALF)
     test = await running(world, TWO)
