@@ -186,6 +186,8 @@ def start(config: Config, *, quiet: bool = False) -> None:
         # Serve reads these when a process starts, so they must be there before Ray is.
         os.environ.update({name: "1" for name, on in flags.items() if on})
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
+        # Serve kills a proxy that is not up within 5 s, and its start fails: busy machines.
+        os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
         # Ray starts its workers at niceness 15. Ours carry the requests; what should be
         # nice is the loading of a model, and a model that serves must not be nicer than it.
         os.environ.setdefault("RAY_worker_niceness", "0")

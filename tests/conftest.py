@@ -4,7 +4,10 @@ import os
 
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")  # a busy machine is no failure
+# A busy machine is no failure; the last two as ``app.start`` has them.
+os.environ.setdefault("RAY_raylet_start_wait_time_s", "300")
+os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 import pytest
 
