@@ -6,7 +6,6 @@ import json
 import math
 import os
 import platform
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
 
-
-def free_port() -> int:
-    """A TCP port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
+from hotswap_ray.ports import free_ports
 
 os.environ["RAY_SERVE_ENABLE_HA_PROXY"] = "1"
 os.environ["RAY_SERVE_THROUGHPUT_OPTIMIZED"] = "1"
@@ -30,8 +23,8 @@ os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")  # as app.start does
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
 # Fixed by default, so that a second cluster on the machine could not start.
-os.environ.setdefault("RAY_SERVE_HAPROXY_METRICS_PORT", str(free_port()))
-os.environ.setdefault("RAY_SERVE_HAPROXY_STATS_PORT", str(free_port()))
+for name, port in zip(("METRICS", "STATS"), free_ports(2), strict=True):
+    os.environ.setdefault(f"RAY_SERVE_HAPROXY_{name}_PORT", str(port))
 
 import psutil  # noqa: E402
 import ray  # noqa: E402

@@ -24,13 +24,14 @@ from typing import Any
 
 import orjson
 import psutil
-from common import Load, free_port, machine, median, percentile, report, running
+from common import Load, machine, median, percentile, report, running
 from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from ray import serve
 
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.engines.simulated import SimulatedEngine
+from hotswap_ray.ports import free_port
 
 MODELS = {
     "fast": {"tokens": 32},

@@ -32,12 +32,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from common import Load, Row, controller, free_port, machine, median, report, running, wait_until
+from common import Load, Row, controller, machine, median, report, running, wait_until
 from rollout_errors import simulate
 from shadow_cost import shadow_cost
 
 from hotswap_ray.core.guardrails import Seen, check, verdict
 from hotswap_ray.core.rollout import CanarySpec
+from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
 
 CONFIG = """

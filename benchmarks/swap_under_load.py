@@ -30,13 +30,14 @@ from common import (
     Load,
     Row,
     controller,
-    free_port,
     machine,
     median,
     percentile,
     report,
     running,
 )
+
+from hotswap_ray.ports import free_port
 
 CONFIG = """
 models:

@@ -30,6 +30,7 @@ from hotswap_ray.actors.swap_metrics import SwapMetrics
 from hotswap_ray.config import Config
 from hotswap_ray.core.spec import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
+from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
 from hotswap_ray.web.admin_api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi, Receive, Scope, Send
@@ -164,9 +165,7 @@ def _free_port(preferred: int) -> int:
         with suppress(OSError):
             probe.bind(("0.0.0.0", preferred))
             return preferred
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        return int(probe.getsockname()[1])
+    return free_port()
 
 
 def start(config: Config, *, quiet: bool = False) -> None:

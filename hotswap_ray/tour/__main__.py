@@ -8,7 +8,6 @@ one request was lost.
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from rich.table import Table
 
 from hotswap_ray.config import Config
 from hotswap_ray.core.golden import Check
+from hotswap_ray.ports import free_port
 from hotswap_ray.tour import learning, rollouts
 from hotswap_ray.tour.learning import CLEAREST, HARD, WORST
 from hotswap_ray.tour.stage import Stage
@@ -44,9 +44,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hotswap-tour-") as folder:
         from hotswap_ray import Arbiter, app
 
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         url = f"http://127.0.0.1:{port}"
         console.print("[bold]hotswap_ray[/]: starting Ray, the endpoint and the first models")
         app.start(_settings(folder, port), quiet=True)

@@ -16,7 +16,8 @@ import yaml
 import hotswap_ray
 from hotswap_ray.engines.weights import default_cache_dir
 from hotswap_ray.fewshot import TASKS
-from tests.ray.conftest import free_port, wait_until
+from hotswap_ray.ports import free_port
+from tests.ray.conftest import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.llama]
 

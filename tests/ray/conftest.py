@@ -1,6 +1,5 @@
 """One Ray cluster with a running hotswap_ray for the whole session; engines are simulated."""
 
-import socket
 import time
 
 import httpx
@@ -9,6 +8,7 @@ import ray
 
 from hotswap_ray import app, config
 from hotswap_ray.actors.ingress import CONTROLLER, LEARNING
+from hotswap_ray.ports import free_port
 
 TASKS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")
 
@@ -45,13 +45,6 @@ def wait_until(condition, timeout_s=60, what="condition"):
             return value
         time.sleep(0.05)
     raise AssertionError(f"{what} did not hold within {timeout_s} s")
-
-
-def free_port():
-    """A TCP port nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class System:

@@ -14,7 +14,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.ray.conftest import free_port, wait_until
+from hotswap_ray.ports import free_port, free_ports
+from tests.ray.conftest import wait_until
 
 pytestmark = pytest.mark.ray
 
@@ -234,7 +235,7 @@ def test_without_a_cluster_the_command_says_how_to_start_one(tmp_path):
 @pytest.fixture
 def cluster(tmp_path):
     """`ray start --head` with a dashboard, and `hotswap serve` on it."""
-    ports = [free_port() for _ in range(7)]
+    ports = free_ports(7)
     host = Host(tmp_path, ports[0])
     host.dashboard = f"http://127.0.0.1:{ports[2]}"
     host.env["RAY_ADDRESS"] = f"127.0.0.1:{ports[1]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ray.conftest import free_port
+from hotswap_ray.ports import free_port
 
 pytestmark = pytest.mark.ray
 

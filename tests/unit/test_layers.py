@@ -37,6 +37,7 @@ HELPERS = {
     "bench_report": "core",
     "ab_report": "core",
     "svg": "core",
+    "ports": "engines",
 }
 """Top-level modules that belong to a layer without being named after it."""
 

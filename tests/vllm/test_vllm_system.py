@@ -1,6 +1,5 @@
 """The real vLLM engine through the whole system: swapped to, asked, swapped away, gone."""
 
-import socket
 import time
 
 import httpx
@@ -8,6 +7,7 @@ import psutil
 import pytest
 
 from hotswap_ray.fewshot import TASKS
+from hotswap_ray.ports import free_port
 
 pytestmark = pytest.mark.vllm
 CAPITALS = TASKS["capitals"]
@@ -18,10 +18,7 @@ def endpoint(local_ray, tmp_path_factory):
     """The system with one llama.cpp model; its URL."""
     from hotswap_ray import Arbiter, app, config
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    golden = CAPITALS.golden(3)
+    golden, port = CAPITALS.golden(3), free_port()
     store = tmp_path_factory.mktemp("store") / "hotswap.sqlite"
     settings = config.Config.model_validate(
         {
