@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+import time
 
 import ray
 from ray import serve
@@ -54,8 +55,18 @@ def call(method, *args):
     return ray.get(getattr(actor, method).remote(*args), timeout=120)
 
 
-def load(name, engine="simulated", **resources):
-    """Load a model; how many replicas run and which GPUs are free then, or the refusal."""
+def gpus_free(expected, timeout_s=30):
+    """GPUs that Ray calls free, as soon as they are as many as expected: it tells with a delay."""
+    deadline = time.monotonic() + timeout_s
+    while (free := ray.available_resources().get("GPU", 0)) != expected:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
+    return free
+
+
+def load(name, engine="simulated", gpus=4, **resources):
+    """Load a model; how many replicas run and how many GPUs are free then, or the refusal."""
     spec = {"engine": engine, "resources": {"num_cpus": 1, **resources}, "load_timeout_s": 60}
     try:
         described = call("load", name, spec)
@@ -63,7 +74,7 @@ def load(name, engine="simulated", **resources):
         return {"error": error.code, "text": str(error), "apps": apps(name)}
     application = serve.status().applications[f"m-{name}-g{described['generation']}"]
     running = application.deployments["model"].replica_states.get("RUNNING", 0)
-    return {"running": running, "gpus_free": ray.available_resources().get("GPU", 0)}
+    return {"running": running, "gpus_free": gpus_free(gpus)}
 
 
 def apps(name):
@@ -71,13 +82,13 @@ def apps(name):
 
 
 def scenes():
-    found = {"one_gpu": load("one", num_gpus=1)}
+    found = {"one_gpu": load("one", gpus=3, num_gpus=1)}
     found["too_many_gpus"] = load("four", num_gpus=4)
     call("unload", "one")
-    found["sharded"] = load("sharded", SHARDED, num_gpus=1, tensor_parallel=2)
+    found["sharded"] = load("sharded", SHARDED, gpus=2, num_gpus=1, tensor_parallel=2)
     found["sharded_too_wide"] = load("wide", SHARDED, num_gpus=1, tensor_parallel=3)
     call("unload", "sharded")
-    found["gpus_after"] = ray.available_resources().get("GPU", 0)
+    found["gpus_after"] = gpus_free(4)
     found["type"] = load("typed", num_gpus=1, accelerator_type="H100")
     found["cpus"] = load("cpus", num_cpus=99)
     found["replicas"] = load("three", replicas=3)
