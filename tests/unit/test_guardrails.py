@@ -35,7 +35,9 @@ def test_a_canary_is_rid_of_bad_candidates_and_keeps_good_ones():
     ran = subprocess.run([sys.executable, ERRORS], capture_output=True, text=True, check=True)
     found = json.loads(ran.stdout)
     for name, bad in found["bad"].items():
-        assert (bad["share"] <= 0.05, bad["let_through"]) == (True, 0), name
+        assert (bad["out"], bad["let_through"]) == (1, 0), name
+        assert bad["share"] <= 0.05, name
+        assert bad["requests"] <= 80, name
     assert found["good_out_wrongly"] <= 0.05
     assert found["good_passed"] >= 0.95
     assert found["equal_is_equivalent"] == 1
