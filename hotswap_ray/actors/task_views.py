@@ -134,7 +134,7 @@ class TaskViews:
         found = {}
         for name, spec in self._pool.specs.items():
             generation = self._pool.generations.get(name)
-            if generation is not None and generation.load_s is not None:
+            if generation is not None and generation.state != "loading":  # known afterwards
                 self._load_s[name] = generation.load_s
             ready = self._pool.is_ready(name)
             memory = generation.memory_bytes if generation else 0
