@@ -11,7 +11,7 @@ WEIGHTS := $(VENV)/.weights
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres check format bench clean
+.PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres check house format bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -29,14 +29,14 @@ $(INSTALLED): pyproject.toml
 
 $(WEIGHTS): $(INSTALLED)
 	@echo "== preparing the models (Gemma 3 270M and two variants)"
-	@$(BIN)/python -c 'from hotswap_ray.engines.weights import resolve_source as make; \
+	@$(BIN)/python -c 'from hotswap_ray.engines.weights.gguf import resolve_source as make; \
 	  [print("  ", make(name)) for name in ("gemma3-270m", "gemma3-270m:quant=Q4_0", "gemma3-270m:drop=15,quant=Q4_0")]'
 	@touch $@
 
 setup: $(INSTALLED) $(WEIGHTS)  ## Install everything and prepare the weights
 
 demo: setup  ## The tour: three real models, swaps under load, a killed controller
-	@$(BIN)/python -m hotswap_ray.tour
+	@$(BIN)/python -m hotswap_ray.demo
 
 serve: setup  ## Serve the three models until Ctrl-C (CONFIG=file for others)
 	@$(BIN)/hotswap serve $(CONFIG)
@@ -69,6 +69,9 @@ check: $(INSTALLED)  ## Lint, format, types, import direction, documents
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/unit/test_layers.py tests/unit/test_docs.py tests/unit/test_examples.py -q
+
+house:  ## The shape of the code: files a folder, longest files, broad catches
+	@$(PYTHON) -m tests.house
 
 format: $(INSTALLED)  ## Format and fix what can be fixed
 	@$(BIN)/ruff check --fix -q . ; $(BIN)/ruff format -q .

@@ -16,15 +16,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hotswap_ray.core.autoswap import Settings, Standing, TaskState, decide
-from hotswap_ray.core.decision import BETS, PairTest
-from hotswap_ray.core.experiments import Experiments
-from hotswap_ray.core.learned import Learned
-from hotswap_ray.core.selection import Arm
-from hotswap_ray.core.spec import TaskSpec
-from hotswap_ray.core.task_view import ModelFacts, TaskView
-from hotswap_ray.core.trials import Trials
-from hotswap_ray.core.types import Outcome
+from hotswap_ray.core.autoswap.decide import Settings, Standing, TaskState, decide
+from hotswap_ray.core.autoswap.tasks import Experiments
+from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
+from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.policies.selection import Arm
+from hotswap_ray.core.proof.betting import BETS, PairTest
+from hotswap_ray.core.spec.task import TaskSpec
 
 ALPHA, MARGIN, LEAST = 0.05, 0.01, 10
 GAPS = ((0.50, 0.75), (0.75, 0.85), (0.60, 0.80))

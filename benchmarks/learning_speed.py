@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from hotswap_ray.core.selection import Arm, Snapshot, make_policy, policy_names
-from hotswap_ray.replay import replay
-from hotswap_ray.replay_data import Recorded, read
-from hotswap_ray.replay_report import ReplayReport
-from hotswap_ray.svg import line_chart
+from hotswap_ray.core.policies.selection import Arm, Snapshot, make_policy, policy_names
+from hotswap_ray.replay.data import Recorded, read
+from hotswap_ray.replay.replay import replay
+from hotswap_ray.replay.report import ReplayReport
+from hotswap_ray.reports.svg import line_chart
 
 SIZES = (50, 100, 200, 500, 1000)
 COMPARED = ("thompson", "ucb", "epsilon_greedy", "threshold")

@@ -19,9 +19,9 @@ from collections.abc import Iterator
 
 import psutil
 
-from hotswap_ray.actors.learning_actor import LearningActor
-from hotswap_ray.core.evidence import Evidence
-from hotswap_ray.core.types import Outcome
+from hotswap_ray.actors.learning.actor import LearningActor
+from hotswap_ray.core.evidence.cell import Evidence
+from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
 
 BATCH = 500

@@ -29,7 +29,7 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response, StreamingResponse
 from ray import serve
 
-from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.simulated import SimulatedEngine
 from hotswap_ray.ports import free_port
 

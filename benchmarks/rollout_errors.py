@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from hotswap_ray.core.decision import PairTest
-from hotswap_ray.core.guardrails import Seen, check
-from hotswap_ray.core.rollout import CanarySpec, next_move, plan_of
+from hotswap_ray.core.proof.betting import PairTest
+from hotswap_ray.core.rollout.canary import next_move
+from hotswap_ray.core.rollout.guardrails import Seen, check
+from hotswap_ray.core.spec.rollout import CanarySpec, plan_of
 
 RATE, LONGEST_S = 20, 3600
 PLAN = plan_of("3,25,50", CanarySpec())

@@ -36,8 +36,8 @@ from common import Load, Row, controller, machine, median, report, running, wait
 from rollout_errors import simulate
 from shadow_cost import shadow_cost
 
-from hotswap_ray.core.guardrails import Seen, check, verdict
-from hotswap_ray.core.rollout import CanarySpec
+from hotswap_ray.core.rollout.guardrails import Seen, check, verdict
+from hotswap_ray.core.spec.rollout import CanarySpec
 from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
 

@@ -17,9 +17,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from hotswap_ray.actors.scheduler import Scheduler
-from hotswap_ray.core.schedule import QUIET_CHECK_S
-from hotswap_ray.core.schedule_spec import ScheduledSwap, ScheduleSpec
+from hotswap_ray.actors.controller.schedules.scheduler import Scheduler
+from hotswap_ray.core.schedule.due import QUIET_CHECK_S
+from hotswap_ray.core.spec.schedule import ScheduledSwap, ScheduleSpec
 from hotswap_ray.store import Store
 
 ZONES = ("Europe/Berlin", "America/New_York", "Asia/Kolkata", "UTC")

@@ -6,17 +6,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hotswap_ray.client import Arbiter, TaskResult
+    from hotswap_ray.client.arbiter import Arbiter, TaskResult
     from hotswap_ray.core.errors import HotswapError
-    from hotswap_ray.core.types import Criteria
+    from hotswap_ray.core.outcome import Criteria
 
 __version__ = "0.1.0"
 
 _HOMES = {
-    "Arbiter": "hotswap_ray.client",
-    "Criteria": "hotswap_ray.core.types",
+    "Arbiter": "hotswap_ray.client.arbiter",
+    "Criteria": "hotswap_ray.core.outcome",
     "HotswapError": "hotswap_ray.core.errors",
-    "TaskResult": "hotswap_ray.client",
+    "TaskResult": "hotswap_ray.client.arbiter",
 }
 
 __all__ = ["Arbiter", "Criteria", "HotswapError", "TaskResult", "__version__"]

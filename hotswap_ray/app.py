@@ -18,21 +18,22 @@ import ray
 from ray import serve
 
 from hotswap_ray import config as configuration
-from hotswap_ray.actors.connection import MODEL_DEPLOYMENT
-from hotswap_ray.actors.fleet import INGRESS_APP, INGRESS_DEPLOYMENT, ServeFleet
-from hotswap_ray.actors.ingress import CONTROLLER, LEARNING, Ingress
-from hotswap_ray.actors.judge import JUDGE, Judge
-from hotswap_ray.actors.learning_actor import LearningActor
-from hotswap_ray.actors.model_replica import ModelReplica
-from hotswap_ray.actors.proxy import ActorProxy
-from hotswap_ray.actors.swap_controller import SwapController
-from hotswap_ray.actors.swap_metrics import SwapMetrics
+from hotswap_ray.actors.cluster.connection import MODEL_DEPLOYMENT
+from hotswap_ray.actors.cluster.fleet import INGRESS_APP, INGRESS_DEPLOYMENT, ServeFleet
+from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
+from hotswap_ray.actors.cluster.proxy import ActorProxy
+from hotswap_ray.actors.controller.controller import SwapController
+from hotswap_ray.actors.controller.swaps.metrics import SwapMetrics
+from hotswap_ray.actors.ingress.ingress import Ingress
+from hotswap_ray.actors.judge.judge import JUDGE, Judge
+from hotswap_ray.actors.learning.actor import LearningActor
+from hotswap_ray.actors.replica.replica import ModelReplica
 from hotswap_ray.config import Config
-from hotswap_ray.core.spec import ModelSpec
+from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
 from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
-from hotswap_ray.web.admin_api import AdminApi
+from hotswap_ray.web.admin.api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi, Receive, Scope, Send
 
 HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}

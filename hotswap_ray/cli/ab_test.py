@@ -8,10 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
-from hotswap_ray import ab_report
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.reports import ab_test as ab_report
 
 app = typer.Typer(
     no_args_is_help=True, help="Compare models on a task's traffic until one is proven better."

@@ -10,10 +10,10 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from hotswap_ray.bench_report import COLUMNS, cells, plot
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 from hotswap_ray.core.errors import ConfigError
+from hotswap_ray.reports.bench import COLUMNS, cells, plot
 
 
 def bench(

@@ -79,7 +79,7 @@ def export_learnings(
     prompt (shadows, benchmarks) they share it. For the rest the n-th judged answer of each model
     at a task stands for prompt n: a replay draws prompts independently, so that is sound.
     """
-    from hotswap_ray.replay_export import is_recording  # brings pandas
+    from hotswap_ray.replay.export import is_recording  # brings pandas
 
     if is_recording(file):
         if no_outcomes:

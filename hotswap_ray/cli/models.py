@@ -113,7 +113,7 @@ def probe(
 
 def _read(path: Path) -> dict[str, dict[str, Any] | None]:
     """Models of a file: under ``models:`` as in a configuration, or one with an ``id``."""
-    from hotswap_ray.config_checks import parse_model
+    from hotswap_ray.config.checks import parse_model
 
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from hotswap_ray.client import Arbiter
+    from hotswap_ray.client.arbiter import Arbiter
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Address = Annotated[
@@ -32,7 +32,7 @@ WIDE = 200
 @contextmanager
 def arbiter(address: str | None, namespace: str) -> Iterator[Arbiter]:
     """A connected handle; imported late, so that ``--help`` needs no Ray."""
-    from hotswap_ray.client import Arbiter
+    from hotswap_ray.client.arbiter import Arbiter
 
     with Arbiter.connect(address, namespace) as handle:
         yield handle

@@ -28,7 +28,7 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Replay recorded results through the real selection and decisions. Starts nothing."""
-    from hotswap_ray.replay import replay as run
+    from hotswap_ray.replay.replay import replay as run
 
     report = run(file, per_task, seeds, policy, mode)
     if as_json:

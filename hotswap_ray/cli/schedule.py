@@ -8,9 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from hotswap_ray import config_yaml
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
+from hotswap_ray.config import yaml as config_yaml
 from hotswap_ray.core.errors import ConfigError
 
 app = typer.Typer(

@@ -16,7 +16,7 @@ from hotswap_ray.cli.output import AsJson
 from hotswap_ray.core.errors import ClusterUnavailable, HotswapError
 
 if TYPE_CHECKING:
-    from hotswap_ray.client import Arbiter
+    from hotswap_ray.client.arbiter import Arbiter
     from hotswap_ray.config import Config
 
 POLL_S = 0.5
@@ -53,11 +53,11 @@ def serve(config: ConfigFile, as_json: AsJson = False) -> None:
 
 
 def _serve(settings: Config, as_json: bool) -> NoReturn:
-    from hotswap_ray.client_link import remember, use_token
+    from hotswap_ray.client.link import remember, use_token
 
     use_token()  # before Ray is imported
     from hotswap_ray import app
-    from hotswap_ray.client import Arbiter
+    from hotswap_ray.client.arbiter import Arbiter
 
     url = f"http://{_host(settings.server.host)}:{settings.server.port}"
     _say(as_json, "starting", f"starting Ray and the endpoint {url} ...", url=url)
@@ -124,7 +124,7 @@ def _stop(settings: Config, as_json: bool) -> None:
     _say(as_json, "stopping", "stopping ...")
     from ray import serve
 
-    from hotswap_ray.client_link import forget
+    from hotswap_ray.client.link import forget
 
     forget(settings.cluster.namespace)
     serve.shutdown()

@@ -1,9 +1,21 @@
-"""A name that does not exist, and the one that was probably meant."""
+"""What a name looks like, the one that was probably meant, and values that refuse unknown keys."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+
+
+class Strict(BaseModel):
+    """A frozen value that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

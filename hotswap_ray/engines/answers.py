@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotswap_ray.core.types import Endpoint
+from hotswap_ray.core.outcome import Endpoint
 
 
 class UsageSum:

@@ -15,14 +15,14 @@ from pydantic import BaseModel, ValidationError
 
 from hotswap_ray.core.errors import ConfigError, NotFound
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.spec import ModelSpec
-from hotswap_ray.core.types import Endpoint
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.spec.task import ModelSpec
 
 BUILT_IN = {
     "llama_cpp": "hotswap_ray.engines.llama_cpp:LlamaCppEngine",
     "openai": "hotswap_ray.engines.openai:OpenAIEngine",
     "simulated": "hotswap_ray.engines.simulated:SimulatedEngine",
-    "vllm": "hotswap_ray.engines.vllm:VllmEngine",
+    "vllm": "hotswap_ray.engines.vllm.engine:VllmEngine",
 }
 
 

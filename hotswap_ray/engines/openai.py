@@ -39,8 +39,8 @@ from hotswap_ray.core.errors import (
     NotSupported,
     Overloaded,
 )
-from hotswap_ray.core.spec import ModelSpec
-from hotswap_ray.core.types import Endpoint
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.answers import UsageSum
 from hotswap_ray.engines.base import default_deployment_options, parse_options
 

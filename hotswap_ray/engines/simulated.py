@@ -19,7 +19,6 @@ from typing import Any, ClassVar, Literal
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
-from hotswap_ray.core.capabilities import canonicals
 from hotswap_ray.core.errors import (
     EngineError,
     EngineLoadFailed,
@@ -27,8 +26,9 @@ from hotswap_ray.core.errors import (
     InvalidRequest,
     NotSupported,
 )
-from hotswap_ray.core.spec import ModelSpec
-from hotswap_ray.core.types import Endpoint
+from hotswap_ray.core.fit.capabilities import canonicals
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import default_deployment_options, parse_options
 
 WRONG = "I do not know"

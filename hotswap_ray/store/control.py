@@ -9,8 +9,8 @@ import orjson
 from sqlalchemy import Connection, func, select, update
 
 from hotswap_ray.core.errors import Conflict
-from hotswap_ray.core.swap import TERMINAL
-from hotswap_ray.core.target import app_name
+from hotswap_ray.core.routing.target import app_name
+from hotswap_ray.core.swap.phases import TERMINAL
 from hotswap_ray.store.database import Database, dumps
 from hotswap_ray.store.schema import events, generations, journal, models, route_table, swaps
 

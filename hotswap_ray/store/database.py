@@ -28,7 +28,7 @@ from sqlalchemy.pool import StaticPool
 from hotswap_ray.core.errors import StoreError
 from hotswap_ray.store.schema import counters
 
-MIGRATIONS = Path(__file__).parent.parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 MIGRATION_LOCK = 0x686F7473776170  # "hotswap": one advisory lock for all who open
 BUSY_TIMEOUT_S = 5.0
 REOPEN_S = 1.0

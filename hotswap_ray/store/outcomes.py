@@ -15,7 +15,7 @@ import pandas as pd
 from sqlalchemy import Connection, func, select
 
 from hotswap_ray.core.errors import Conflict, NotFound
-from hotswap_ray.core.types import Outcome
+from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store.database import Database
 from hotswap_ray.store.schema import batches, counters, decisions, events, feedback, names, outcomes
 

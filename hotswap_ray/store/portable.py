@@ -16,11 +16,11 @@ from pydantic import ValidationError
 from sqlalchemy import Connection, select
 
 from hotswap_ray.core.errors import InvalidRequest
-from hotswap_ray.core.evidence import Evidence, problem
-from hotswap_ray.core.learnings import TaskKnowledge
-from hotswap_ray.core.types import Outcome
+from hotswap_ray.core.evidence.cell import Evidence, problem
+from hotswap_ray.core.evidence.knowledge import TaskKnowledge
+from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store.database import dumps
-from hotswap_ray.store.learning import LearningTables
+from hotswap_ray.store.evidence import LearningTables
 from hotswap_ray.store.outcomes import COLUMNS, IMPORTED, row_values
 from hotswap_ray.store.schema import feedback, imports, outcomes
 

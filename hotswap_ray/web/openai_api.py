@@ -17,8 +17,8 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
-from hotswap_ray.actors.call import Call
-from hotswap_ray.actors.router import Router
+from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import (
     HotswapError,
@@ -28,8 +28,8 @@ from hotswap_ray.core.errors import (
     TooLarge,
     Unauthorized,
 )
-from hotswap_ray.core.routes import AUTO, Choice, unknown
-from hotswap_ray.core.types import Endpoint
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.table import AUTO, Choice, unknown
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from hotswap_ray import app, config
-from hotswap_ray.actors.ingress import CONTROLLER, LEARNING
+from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
 from hotswap_ray.ports import free_port
 
 TASKS = ("alpha", "beta", "gamma", "delta", "epsilon", "zeta")

@@ -9,10 +9,10 @@ import ray
 from ray import serve
 
 from hotswap_ray import app, config
-from hotswap_ray.actors.ingress import CONTROLLER
+from hotswap_ray.actors.cluster.names import CONTROLLER
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.engines.simulated import SimulatedEngine
-from hotswap_ray.engines.vllm import VllmEngine
+from hotswap_ray.engines.vllm.engine import VllmEngine
 
 CONFIG = """
 models: {{a: {{engine: simulated, resources: {{num_cpus: 0}}}}}}

@@ -8,7 +8,7 @@ import httpx
 import ray
 
 from hotswap_ray import app, config
-from hotswap_ray.actors.ingress import CONTROLLER, LEARNING
+from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
 
 CONFIG = """
 models:

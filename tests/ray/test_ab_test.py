@@ -4,9 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from hotswap_ray.cli import app
-
-from .conftest import wait_until
-from .test_canary import Talk
+from tests.ray.conftest import wait_until
+from tests.ray.test_canary import Talk
 
 pytestmark = pytest.mark.ray
 

@@ -3,8 +3,7 @@
 import pytest
 
 from hotswap_ray.core.errors import NotFound
-
-from .conftest import wait_until
+from tests.ray.conftest import wait_until
 
 pytestmark = pytest.mark.ray
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from .conftest import wait_until
-from .test_canary import Talk
+from tests.ray.conftest import wait_until
+from tests.ray.test_canary import Talk
 
 pytestmark = pytest.mark.ray
 TASK = "zeta"

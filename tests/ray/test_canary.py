@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from .conftest import wait_until
+from tests.ray.conftest import wait_until
 
 pytestmark = pytest.mark.ray
 LENGTH = 10  # requests of a conversation: those under way stay, new ones are divided

@@ -2,12 +2,11 @@
 
 import pytest
 
-from hotswap_ray.core.split import Share, Split
-from hotswap_ray.core.target import Target
-
-from .conftest import wait_until
-from .test_canary import Talk
-from .test_requests_bad_luck import kill
+from hotswap_ray.core.routing.split import Share, Split
+from hotswap_ray.core.routing.target import Target
+from tests.ray.conftest import wait_until
+from tests.ray.test_canary import Talk
+from tests.ray.test_requests_bad_luck import kill
 
 pytestmark = pytest.mark.ray
 TASK = "gamma"

@@ -8,7 +8,7 @@ import pytest
 import ray
 
 from hotswap_ray import Arbiter
-from hotswap_ray.actors.ingress import CONTROLLER
+from hotswap_ray.actors.cluster.names import CONTROLLER
 from hotswap_ray.core.errors import (
     ClusterUnavailable,
     ConfigError,

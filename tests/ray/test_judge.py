@@ -6,9 +6,9 @@ import orjson
 import pytest
 import ray
 
-from hotswap_ray.actors.judge import JUDGE, Job, Verdict
-from hotswap_ray.actors.judge_link import connect
-from hotswap_ray.core.golden import Check
+from hotswap_ray.actors.judge.judge import JUDGE, Job, Verdict
+from hotswap_ray.actors.judge.link import connect
+from hotswap_ray.core.spec.golden import Check
 from tests.ray.conftest import wait_until
 
 pytestmark = pytest.mark.ray

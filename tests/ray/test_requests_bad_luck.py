@@ -11,12 +11,12 @@ import openai
 import psutil
 import pytest
 
-from hotswap_ray.actors.call import Call
-from hotswap_ray.actors.connection import ServeConnection
-from hotswap_ray.actors.router import Router
+from hotswap_ray.actors.cluster.connection import ServeConnection
+from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import ServerConfig
-from hotswap_ray.core.routes import Route, RouteTable
-from hotswap_ray.core.target import Target
+from hotswap_ray.core.routing.table import Route, RouteTable
+from hotswap_ray.core.routing.target import Target
 from tests.ray.conftest import wait_until as until
 
 pytestmark = pytest.mark.ray

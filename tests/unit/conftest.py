@@ -7,8 +7,11 @@ import pytest
 from sqlalchemy import create_engine
 from sqlalchemy.engine import make_url
 
-from hotswap_ray.core.types import Outcome
+from hotswap_ray.actors.controller.ab_tests import run as ab_test_run
+from hotswap_ray.actors.controller.ab_tests import state as ab_test_state
+from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
+from tests.worlds.controller import quick_polls
 
 POSTGRES = os.environ.get("HOTSWAP_TEST_POSTGRES_URL")
 NEEDS_POSTGRES = [
@@ -65,3 +68,11 @@ def outcome():
         return Outcome(**{**values, **changes})
 
     return make
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Polls and retries in milliseconds."""
+    quick_polls(monkeypatch)
+    monkeypatch.setattr(ab_test_state, "RETRY_S", 0.01)
+    monkeypatch.setattr(ab_test_run, "RETRY_S", 0.01)

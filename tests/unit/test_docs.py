@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from hotswap_ray.core import errors
-from hotswap_ray.core.swap import Phase
+from hotswap_ray.core.swap.phases import Phase
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]

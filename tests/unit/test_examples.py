@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hotswap_ray import config, config_yaml
-from hotswap_ray.config_docs import Option
-from hotswap_ray.core.checkers import score
+from hotswap_ray import config
+from hotswap_ray.config import yaml as config_yaml
+from hotswap_ray.config.docs import Option
+from hotswap_ray.core.answers.checkers import score
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "deployments" / "example.yaml"

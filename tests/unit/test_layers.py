@@ -3,125 +3,204 @@
 import ast
 import subprocess
 import sys
-from importlib.util import resolve_name
-from pathlib import Path
 
 import pytest
 
-import hotswap_ray
+from tests.house import (
+    MODULES,
+    MOST_FILES,
+    MOST_LINES,
+    PACKAGE,
+    direct_files,
+    imports,
+    lengths,
+    tree,
+)
 
-ROOT = Path(hotswap_ray.__file__).parent
-MODULES = {
-    ".".join(("hotswap_ray", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(
-        ".__init__"
-    ): path
-    for path in sorted(ROOT.rglob("*.py"))
+EVERYWHERE = "core.errors", "core.names", "core.outcome", "core.spec"
+SWAPS = "actors.controller.models", "actors.controller.swaps"
+ALLOWED: dict[str, tuple[str, ...]] = {
+    # --- core: a package is a question
+    "core.errors": (),
+    "core.names": (),
+    "core.proof": (),
+    "core.policies": ("core.errors",),
+    "core.swap": ("core.errors",),
+    "core.spec": ("core.errors", "core.names", "core.policies", "core.swap"),
+    "core.outcome": ("core.spec",),
+    "core.rollout": ("core.proof", "core.spec"),
+    "core.schedule": ("core.spec",),
+    "core.answers": EVERYWHERE,
+    "core.fit": EVERYWHERE,
+    "core.routing": EVERYWHERE,
+    "core.evidence": (*EVERYWHERE, "core.policies"),
+    "core.autoswap": (*EVERYWHERE, "core.policies", "core.proof", "core.evidence"),
+    # --- what the core is fed from
+    "engines": ("core",),
+    "store": ("core",),
+    "config": ("core", "engines"),
+    "ports": (),
+    # --- actors: a package is a process, and beside it what every process needs of Ray
+    "actors.cluster": ("core", "engines"),
+    "actors.replica": ("core", "engines"),
+    "actors.learning": ("core", "store"),
+    "actors.judge": ("core", "engines", "actors.cluster"),
+    "actors.ingress": ("core", "config", "actors.cluster", "actors.judge"),
+    "actors.controller.models": ("core", "config", "store", "engines", "actors.cluster"),
+    "actors.controller.swaps": (
+        *("core", "config", "store", "actors.cluster", "actors.judge"),
+        "actors.controller.models",
+    ),
+    "actors.controller.ab_tests": ("core", "config", "store", *SWAPS),
+    "actors.controller.autoswap": ("core", "config", "store", *SWAPS),
+    "actors.controller.bench": (
+        *("core", "config", "store", "actors.cluster", "actors.judge"),
+        "actors.controller.models",
+    ),
+    "actors.controller.schedules": ("core", "store", *SWAPS),
+    "actors.controller.recovery": ("core", "config", "store", *SWAPS),
+    "actors.controller.calls": (
+        *("core", "config", "store", *SWAPS),
+        *("actors.controller.ab_tests", "actors.controller.autoswap"),
+        *("actors.controller.bench", "actors.controller.schedules"),
+    ),
+    "actors.controller": ("core", "config", "store", "actors.cluster", "actors.judge"),
+    # --- who speaks with people and programs
+    "web": ("core", "config", "actors.ingress"),
+    "replay": ("core", "store"),
+    "reports": (),
+    "client": ("core", "config", "replay", "actors.cluster"),
+    "testing": ("core", "engines"),
+    # --- the roofs
+    "app": ("core", "engines", "store", "config", "ports", "actors", "web"),
+    "cli": ("core", "config", "replay", "reports", "client", "app"),
+    "demo": ("core", "config", "reports", "ports", "app"),
 }
+"""Who may import whom; a room may import itself and everything under a name that it lists."""
 
-LAYERS = [
-    {"core"},
-    {"engines", "config", "store", "replay"},
-    {"actors"},
-    {"web"},
-    {"app"},
-    {"client", "cli"},
-]
-"""From the ground up: a module may import from its own layer and from those below."""
-
-HELPERS = {
-    "migrations": "store",
-    "testing": "engines",
-    "testing_policies": "core",
-    "fewshot": "core",
-    "golden_set": "config",
-    "bench_report": "core",
-    "ab_report": "core",
-    "svg": "core",
-    "ports": "engines",
-}
-"""Top-level modules that belong to a layer without being named after it."""
-
-ROOF = len(LAYERS)
-"""What uses the product as a stranger would: the tour."""
-
-CALENDAR = "hotswap_ray.core.local_time"
+CALENDAR = "core.spec.calendar"
 """The one module of the core that knows dates; it may not ask which one it is."""
 
 MAY_CORE_IMPORT = {
-    *("pydantic", "numpy", "river", "jsonschema", "referencing", "cronsim", "hotswap_ray")
-}
+    *(PACKAGE, "pydantic", "numpy", "river", "jsonschema", "referencing", "cronsim"),
+    *sys.stdlib_module_names,
+} - {"asyncio", "time", "socket", "subprocess", "threading", "os", "pathlib", "datetime"}
+"""No clock, no outside world; chance comes as an argument."""
 
 
-def layer(module):
-    """Height of a module; its own package has none."""
-    parts = module.split(".")
-    if len(parts) < 2:
-        return None
-    part = HELPERS.get(parts[1]) or parts[1].partition("_")[0]  # config_yaml is of config
-    return next((height for height, names in enumerate(LAYERS) if part in names), ROOF)
+def under(name, place):
+    """Whether a module is a place or lies in it."""
+    return f"{name}.".startswith(f"{place}.")
 
 
-def imports(module):
-    """Every module named in an import anywhere in a file, functions included."""
-    path = MODULES[module]
-    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = resolve_name("." * node.level + (node.module or ""), package)
-            below = {f"{base}.{alias.name}" for alias in node.names}
-            found |= {name for name in below if name in MODULES} or {base}
-    return found
+def room(name):
+    """The narrowest room of the table that a module lies in."""
+    return max((place for place in ALLOWED if under(name, place)), key=len, default=None)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_one_way(module):
-    here = layer(module)
-    if here is None:
-        return  # the front door; what it loads is tested below
-    wrong = {
-        name
-        for name in imports(module)
-        if name.startswith("hotswap_ray") and (layer(name) or 0) > here
+HOUSE = [
+    name.removeprefix(f"{PACKAGE}.")
+    for name, path in MODULES.items()
+    if name != PACKAGE and (path.stem != "__init__" or imports(name))
+]
+"""Every module but the front door, whose loads are tested below, and the doors of packages."""
+CORE = [name for name in HOUSE if under(name, "core")]
+
+
+def imported(name):
+    """What a module imports of the package."""
+    inside = imports(f"{PACKAGE}.{name}")
+    return {one.removeprefix(f"{PACKAGE}.") for one in inside if one.startswith(f"{PACKAGE}.")}
+
+
+def test_every_module_has_a_room():
+    assert [name for name in HOUSE if room(name) is None] == []
+
+
+def test_imports_keep_to_the_table():
+    wrong = [
+        f"{name} -> {other}"
+        for name in HOUSE
+        for other in sorted(imported(name))
+        if not under(other, room(name))
+        and not any(under(other, place) for place in ALLOWED[room(name)])
+    ]
+    assert wrong == []
+
+
+def test_the_table_has_no_circle():
+    above = {place: set(allowed) for place, allowed in ALLOWED.items()}
+
+    def reach(place, trail=()):
+        assert place not in trail, f"a circle: {' -> '.join((*trail, place))}"
+        for name in above.get(place, ()):
+            for other in [other for other in ALLOWED if under(other, name)] or [name]:
+                if not under(place, other):
+                    reach(other, (*trail, place))
+
+    for place in ALLOWED:
+        reach(place)
+
+
+def test_every_permission_of_the_table_is_used():
+    unused = [
+        f"{place} -> {name}"
+        for place, allowed in ALLOWED.items()
+        for name in allowed
+        if name not in EVERYWHERE
+        and not any(
+            under(other, name)
+            for module in HOUSE
+            if room(module) == place
+            for other in imported(module)
+        )
+    ]
+    assert unused == []
+
+
+def test_core_has_no_clock_no_outside_world_and_few_libraries():
+    wrong = [
+        f"{name} -> {other}"
+        for name in CORE
+        for other in sorted({one.partition(".")[0] for one in imports(f"{PACKAGE}.{name}")})
+        if other not in MAY_CORE_IMPORT and not (name == CALENDAR and other == "datetime")
+    ]
+    assert wrong == []
+
+
+def test_the_calendar_does_not_ask_for_today():
+    named = {
+        node.attr
+        for node in ast.walk(tree(f"{PACKAGE}.{CALENDAR}"))
+        if isinstance(node, ast.Attribute)
     }
-    assert not wrong, f"{module} may not import {', '.join(sorted(wrong))}"
+    assert not named & {"now", "today", "utcnow"}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if layer(name) == 0])
-def test_core_imports_only_the_standard_library_pydantic_and_itself(module):
-    tops = {name.partition(".")[0] for name in imports(module)}
-    assert tops <= {*sys.stdlib_module_names, *MAY_CORE_IMPORT}
+def test_no_file_is_longer_than_350_lines():
+    assert {module: n for module, n in lengths().items() if n > MOST_LINES} == {}
 
 
-@pytest.mark.parametrize("module", [name for name in MODULES if layer(name) == 0])
-def test_core_has_no_clock_no_global_chance_and_no_outside_world(module):
-    outside = {"asyncio", "time", "socket", "subprocess", "threading", "os", "pathlib", "datetime"}
-    if module == CALENDAR:
-        outside.remove("datetime")
-        called = {
-            node.attr
-            for node in ast.walk(ast.parse(MODULES[module].read_text()))
-            if isinstance(node, ast.Attribute)
-        }
-        assert not called & {"now", "today", "utcnow"}
-    assert not outside & {name.partition(".")[0] for name in imports(module)}
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_no_file_is_longer_than_350_lines(module):
-    assert len(MODULES[module].read_text(encoding="utf-8").splitlines()) <= 350
+def test_what_has_a_name_has_a_room():
+    crowded = {
+        folder: direct_files(folder)
+        for folder, most in MOST_FILES.items()
+        if len(direct_files(folder)) > most
+    }
+    assert crowded == {}
 
 
 def test_only_the_composition_root_wraps_classes_for_ray():
-    for module, path in MODULES.items():
-        if module == "hotswap_ray.app":
-            continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            wraps = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name)
-            if wraps and (node.value.id, node.attr) in (("ray", "remote"), ("serve", "deployment")):
-                pytest.fail(f"{module}:{node.lineno} wraps a class; that is app.py's work")
+    wraps = [
+        f"{module}:{node.lineno}"
+        for module in MODULES
+        if module != f"{PACKAGE}.app"
+        for node in ast.walk(tree(module))
+        if isinstance(node, ast.Attribute)
+        and isinstance(node.value, ast.Name)
+        and (node.value.id, node.attr) in (("ray", "remote"), ("serve", "deployment"))
+    ]
+    assert wraps == []
 
 
 def test_importing_the_package_loads_neither_ray_nor_vllm():
@@ -132,7 +211,7 @@ def test_importing_the_package_loads_neither_ray_nor_vllm():
     assert done.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("module", ["config", "store", "engines.base", "core.swap"])
+@pytest.mark.parametrize("module", ["config", "store", "engines.base", "core.swap.phases"])
 def test_what_needs_no_cluster_loads_no_ray(module):
     code = f"import sys, hotswap_ray.{module}; print('ray' in sys.modules)"
     done = subprocess.run(

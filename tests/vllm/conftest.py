@@ -52,8 +52,8 @@ def vllm_spec(local_ray):
 
     Answers few-shot prompts (`Italy: Rome\\nFrance:` -> ` Paris`).
     """
-    from hotswap_ray.core.spec import ModelSpec
-    from hotswap_ray.engines.weights_hf import gemma_270m_hf
+    from hotswap_ray.core.spec.task import ModelSpec
+    from hotswap_ray.engines.weights.hf import gemma_270m_hf
 
     folder = str(gemma_270m_hf())
 

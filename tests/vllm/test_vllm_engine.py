@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from hotswap_ray.core.errors import EngineLoadFailed, EngineUnavailable
-from hotswap_ray.engines.vllm import VllmEngine
+from hotswap_ray.engines.vllm.engine import VllmEngine
 from hotswap_ray.testing import check_engine, text_of
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
@@ -76,7 +76,7 @@ async def test_ray_and_vllm_have_the_private_names_that_the_engine_rests_on():
     from vllm.v1.engine.async_llm import AsyncLLM
     from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
-    from hotswap_ray.engines.vllm_runtime import NoDownload
+    from hotswap_ray.engines.vllm.runtime import NoDownload
 
     assert "self._engine_client" in inspect.getsource(VLLMEngine.start)
     assert "timeout" in inspect.signature(AsyncLLM.shutdown).parameters

@@ -6,7 +6,7 @@ import httpx
 import psutil
 import pytest
 
-from hotswap_ray.fewshot import TASKS
+from hotswap_ray.demo.fewshot import TASKS
 from hotswap_ray.ports import free_port
 
 pytestmark = pytest.mark.vllm

@@ -1,1 +1,1 @@
-"""Policies that choose a model for a request: one idea a file."""
+"""Which model answers a request."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hotswap_ray.core.selection import Snapshot, best
+from hotswap_ray.core.policies.selection import Snapshot, best
 
 
 class Fixed:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hotswap_ray.core.selection import Snapshot, best
+from hotswap_ray.core.policies.selection import Snapshot, best
 
 
 class Thompson:
@@ -26,7 +26,7 @@ class Thompson:
         longest: Requests of a block that serves the likely best.
 
     Example:
-        >>> from hotswap_ray.core.selection import Arm
+        >>> from hotswap_ray.core.policies.selection import Arm
         >>> arms = (Arm("bad", 500, belief=0.2, sd=0.01), Arm("good", 500, belief=0.9, sd=0.01))
         >>> Thompson().select(Snapshot("t", arms), random.Random(1))
         'good'

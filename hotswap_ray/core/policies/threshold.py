@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from hotswap_ray.core.selection import Arm, Snapshot
+from hotswap_ray.core.policies.selection import Arm, Snapshot
 
 
 class Threshold:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from hotswap_ray.core.selection import Snapshot
+from hotswap_ray.core.policies.selection import Snapshot
 
 
 class Ucb:

@@ -1,0 +1,99 @@
+"""A warm connection from an ingress replica to one model generation.
+
+The port that the router needs, and its form over Ray Serve handles. Handles are made once
+per generation: their routers linger, so one per request would leak.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any, Protocol
+
+from hotswap_ray.core.errors import EngineUnavailable, HotswapError
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.target import Target
+
+MODEL_DEPLOYMENT = "model"
+"""Name of the deployment in every model application."""
+
+Item = bytes | tuple[int, int, int]
+
+
+class Connection(Protocol):
+    """What the router asks of a model. Safe to share between requests."""
+
+    async def generate(
+        self, endpoint: Endpoint, body: dict[str, Any]
+    ) -> tuple[bytes, int, int, int]:
+        """Body, prompt tokens, answer tokens, memory bytes; cancelling stops the model."""
+        ...
+
+    def stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[Item]:
+        """Frames, then ``(prompt tokens, answer tokens, memory bytes)``."""
+        ...
+
+    async def ping(self) -> dict[str, Any]:
+        """Reach a replica once, so that the first request does not pay for it."""
+        ...
+
+
+Connect = Callable[[Target], Connection]
+
+
+class ServeConnection:
+    """Connection over Ray Serve."""
+
+    def __init__(self, target: Target) -> None:
+        from ray import serve  # only a process of the cluster needs it
+
+        handle = serve.get_deployment_handle(MODEL_DEPLOYMENT, target.app)
+        self._ping = handle.options(method_name="ping")
+        self._generate = handle.options(method_name="generate")
+        self._stream = handle.options(method_name="stream", stream=True)
+
+    async def generate(
+        self, endpoint: Endpoint, body: dict[str, Any]
+    ) -> tuple[bytes, int, int, int]:
+        """See ``Connection``."""
+        response = self._generate.remote(endpoint, body)
+        done = False
+        try:
+            answer: tuple[bytes, int, int, int] = await response
+            done = True
+            return answer
+        finally:
+            if not done:
+                response.cancel()
+
+    async def stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[Item]:
+        """See ``Connection``."""
+        response = self._stream.remote(endpoint, body)
+        done = False
+        try:
+            async for item in response:
+                if isinstance(item, tuple):  # the last frame and what the answer took
+                    frame, *usage = item
+                    yield frame
+                    yield tuple(usage)
+                else:
+                    yield item
+            done = True
+        finally:
+            if not done:
+                response.cancel()
+
+    async def ping(self) -> dict[str, Any]:
+        """See ``Connection``."""
+        answer: dict[str, Any] = await self._ping.remote()
+        return answer
+
+
+def cause(error: Exception) -> Exception:
+    """The error as it was raised in the replica, whatever carried it here.
+
+    Ray wraps an exception of another process; a lost process has no exception of ours.
+    """
+    inner = getattr(error, "cause", None) or error
+    if isinstance(inner, HotswapError):
+        return inner
+    return EngineUnavailable(f"the model failed: {type(inner).__name__}: {inner}"[:500], 1.0)

@@ -1,0 +1,59 @@
+"""One load of a model: as it is saved, and as the ingress sees it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from hotswap_ray.core.routing.target import Target, app_name
+from hotswap_ray.core.spec.task import ModelSpec
+from hotswap_ray.engines.base import load_engine_class
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """One load of a model.
+
+    Attributes:
+        model: Model id.
+        generation: Load number, from 1, never used again.
+        state: ``loading``, ``ready``, ``draining`` (out of the table but unharmed),
+            ``asleep``, or ``stopping`` (its engine may have been told to end).
+        memory_bytes: Measured when it became ready; 0 before.
+        load_s: Seconds its engine took to load.
+    """
+
+    model: str
+    generation: int
+    state: str = "loading"
+    memory_bytes: int = 0
+    load_s: float = 0.0
+
+    @property
+    def app(self) -> str:
+        """Its Serve application."""
+        return app_name(self.model, self.generation)
+
+
+def target_of(spec: ModelSpec, generation: Generation, ingress_replicas: int) -> Target:
+    """What the route table says of a generation.
+
+    Each ingress replica gets its share of what the model may have at work and queued.
+
+    Example:
+        >>> spec = ModelSpec(id="a", engine="simulated", max_queued_requests=6)
+        >>> target_of(spec, Generation("a", 1), ingress_replicas=2).limit
+        5
+    """
+    resources = spec.resources
+    total = spec.max_ongoing_requests * resources.max_replicas + spec.max_queued_requests
+    share = math.ceil(total / ingress_replicas)
+    return Target(spec.id, generation.generation, share, spec.context_tokens)
+
+
+def can_sleep(spec: ModelSpec) -> bool:
+    """Whether a model can give memory back without ending.
+
+    Only with one replica: a handle reaches one, and half a model asleep answers wrongly.
+    """
+    return spec.resources.max_replicas == 1 and load_engine_class(spec.engine).can_sleep(spec)

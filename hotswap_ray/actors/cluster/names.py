@@ -1,0 +1,4 @@
+"""Names under which the detached actors are found."""
+
+CONTROLLER = "swap_controller"
+LEARNING = "learning_actor"

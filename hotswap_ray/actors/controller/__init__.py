@@ -1,0 +1,1 @@
+"""The process that owns models, swaps and the route table."""

@@ -1,0 +1,1 @@
+"""A/B tests from their start to their conclusion."""

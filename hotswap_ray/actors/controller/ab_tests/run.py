@@ -1,0 +1,273 @@
+"""One A/B test from its begin to its end: each phase can be entered again after a crash."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from hotswap_ray.actors.controller.ab_tests.models import AbTestModels
+from hotswap_ray.actors.controller.ab_tests.state import RETRY_S, AbTestState, Overtaken, absent
+from hotswap_ray.actors.controller.models.publisher import Publisher
+from hotswap_ray.actors.controller.swaps.canary import Observes
+from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, HotswapError, StoreError
+from hotswap_ray.core.rollout.ab_record import AbPhase, AbTest
+from hotswap_ray.core.rollout.ab_report import history, report, weights_of
+from hotswap_ray.core.rollout.guardrails import Seen
+from hotswap_ray.core.routing.split import Share, Split
+from hotswap_ray.core.routing.target import Target
+from hotswap_ray.store import Store
+
+TRIES = 5
+"""Times that a variant which cannot be reached is asked for before it is dropped."""
+OPEN = (AbPhase.PREPARING, AbPhase.SETTLING, AbPhase.RUNNING)
+log = logging.getLogger("hotswap.ab_tests")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a run works with.
+
+    Attributes:
+        store: For the one commit that saves test and route table together.
+        publisher: Route table.
+        models: Brings variants up and gives them back.
+        learning: What became of the requests.
+        clock: Unix seconds.
+        promote: Begins the swap to a winner; its id.
+        ack_timeout_s: Longest wait for the ingress.
+    """
+
+    store: Store
+    publisher: Publisher
+    models: AbTestModels
+    learning: Observes
+    clock: Callable[[], float]
+    promote: Callable[[AbTest, str], Awaitable[str]]
+    ack_timeout_s: float
+
+
+class AbTestRun:
+    """Drives one test.
+
+    Args:
+        test: Its record, saved.
+        parts: What it works with.
+    """
+
+    def __init__(self, test: AbTest, parts: Parts) -> None:
+        self.waits = ""
+        self.state = AbTestState(
+            *(test, parts.store, parts.publisher, parts.clock, parts.ack_timeout_s)
+        )
+        self._parts = parts
+        self._change = self.state.change
+        self._step: asyncio.Task[None] | None = None
+        self._coming: dict[str, asyncio.Task[Target]] = {}
+        self._tries: dict[str, int] = {}
+
+    @property
+    def test(self) -> AbTest:
+        """The record as it is now."""
+        return self.state.test
+
+    async def run(self) -> None:
+        """Return when the test has ended; wait while the store, Ray or the learnings are away."""
+        while self.test.is_open:
+            self._step = asyncio.create_task(getattr(self, f"_{self.test.phase}")())
+            try:
+                await asyncio.wait({self._step})
+                error = None if self._step.cancelled() else self._step.exception()
+            finally:
+                self._step.cancel()
+            if error is None:
+                self.waits = ""
+            elif not isinstance(error, Overtaken):
+                self.waits = f"{type(error).__name__}: {error}"[:300]
+                # The controller's border: one bad look must not be the last one.
+                known = isinstance(error, HotswapError)
+                log.warning("A/B test %s waits: %s", self.test.id, error, exc_info=not known)
+                await asyncio.sleep(RETRY_S)
+
+    async def stop(self, reason: str, by: str, promote: str | None = None) -> None:
+        """End the test, whatever it does just now. Raises ``Overtaken`` if it has ended."""
+        await self._change(
+            OPEN, phase=AbPhase.ENDING, reason=reason, promote=promote, tell={"by": by}
+        )
+        if self._step is not None:
+            self._step.cancel()
+
+    async def undivided(self) -> None:
+        """Return when the test does not divide the conversations any more."""
+        while self.test.divides:
+            await self.state.changed.wait()
+
+    # --- the phases ---------------------------------------------------------------------
+
+    async def _preparing(self) -> None:
+        targets = {}
+        for model in self.test.live:
+            try:
+                targets[model] = await self._parts.models.bring(self.test, model)
+            except HotswapError as error:
+                await self._give_up(AbPhase.PREPARING, model, error)
+        if not targets:
+            await self._end(AbPhase.PREPARING, {}, self._report({}))
+            return
+        split = Split(
+            self.test.id,
+            tuple(
+                Share(targets[model], 0.0) if model in targets else absent(model)
+                for model in self.test.spec.variants
+            ),
+        )
+        await self._change(AbPhase.PREPARING, lambda _: split, phase=AbPhase.SETTLING)
+
+    async def _settling(self) -> None:
+        spent_s = max(0.0, self._parts.clock() - self.test.phase_s)
+        await asyncio.sleep(max(0.0, self.test.spec.settle_s - spent_s))
+        weights = weights_of(self.test.spec, self.test.control, {}, self.test.dropped)
+        await self.state.divide(weights)
+
+    async def _running(self) -> None:
+        test, spec = self.test, self.test.spec
+        route = self._parts.publisher.table.routes[test.task]
+        if route.model != test.control:
+            await self.stop("stopped", f"task {test.task} is served by {route.model}")
+            return
+        if route.split is not None and route.split.opening:  # a crash came between two commits
+            await self._change(AbPhase.RUNNING, lambda split: split.moved(split.weights, {}))
+        await self._repair()
+        test = self.test
+        seen = await self._parts.learning.observed(test.task, test.models, test.began_s)
+        found = await asyncio.to_thread(self._report, seen)
+        for one in found["comparisons"]:
+            if one["dropped"] and one["model"] in test.live:
+                await self._drop(AbPhase.RUNNING, one["model"], one["dropped"])
+        if await self._end(AbPhase.RUNNING, seen, found):
+            return
+        await self._adapt(seen)
+        await asyncio.sleep(spec.check_s)
+
+    async def _ending(self) -> None:
+        for task in self._coming.values():
+            task.cancel()
+        await self._change(AbPhase.ENDING, lambda _: None, phase=AbPhase.CLOSING)
+
+    async def _closing(self) -> None:
+        test = self.test
+        if test.report is None or test.report["state"] != "ended":
+            models = test.models
+            seen = (
+                await self._parts.learning.observed(test.task, models, test.began_s)
+                if test.began_s
+                else {}
+            )
+            await self._change(AbPhase.CLOSING, **await asyncio.to_thread(self._final, seen))
+        if test.promote and not (test.swap_id or test.error):
+            try:
+                swap_id = await self._parts.promote(self.test, test.promote)
+                await self._change(AbPhase.CLOSING, swap_id=swap_id)
+            except StoreError:
+                raise
+            except HotswapError as error:
+                await self._change(AbPhase.CLOSING, error=f"{error.code}: {error}"[:300])
+        await self._parts.models.give_back(self.test)
+        await self._change(AbPhase.CLOSING, phase=AbPhase.ENDED)
+
+    # --- what they do -------------------------------------------------------------------
+
+    async def _repair(self) -> None:
+        """Bring variants back that are gone, beside the looks; drop those that do not come."""
+        for model in self.test.live:
+            coming = self._coming.get(model)
+            if coming is None:
+                if not self._parts.models.is_there(self.test, model):
+                    self._coming[model] = asyncio.create_task(
+                        self._parts.models.bring(self.test, model)
+                    )
+                continue
+            if not coming.done():
+                continue
+            del self._coming[model]
+            if coming.cancelled():
+                continue
+            try:
+                target = coming.result()
+            except HotswapError as error:
+                with suppress(EngineUnavailable, EngineTimeout):  # once more at the next look
+                    await self._give_up(AbPhase.RUNNING, model, error)
+                continue
+            await self._change(AbPhase.RUNNING, partial(_back, target))
+
+    async def _give_up(self, phase: AbPhase, model: str, error: HotswapError) -> None:
+        """Drop a variant that cannot be had; raise what says nothing about it."""
+        if isinstance(error, StoreError):
+            raise error
+        if isinstance(error, EngineUnavailable | EngineTimeout):
+            self._tries[model] = self._tries.get(model, 0) + 1
+            if self._tries[model] < TRIES:
+                raise error
+        await self._drop(phase, model, f"{error.code}: {error}"[:300])
+
+    async def _drop(self, phase: AbPhase, model: str, reason: str) -> None:
+        """Take a variant out in one commit; its conversations go to the control."""
+        log.warning("A/B test %s: %s is out: %s", self.test.id, model, reason)
+        await self._change(
+            phase,
+            None if phase is AbPhase.PREPARING else lambda split: split.without(model),
+            dropped={**self.test.dropped, model: reason},
+            weights={**self.test.weights, model: 0.0},
+            tell={"dropped": model, "why": reason},
+        )
+
+    async def _end(self, phase: AbPhase, seen: Mapping[str, Seen], found: dict[str, Any]) -> bool:
+        """Whether the test is over by what was found, which is kept."""
+        if found["state"] == "ended":
+            ran = await asyncio.to_thread(history, self.test.spec, self.test.control, seen)
+            winner = found["winner"] if self.test.spec.on_end == "promote" else None
+            await self._change(
+                phase,
+                phase=AbPhase.ENDING,
+                report=found,
+                history=ran,
+                reason=found["reason"],
+                promote=winner if winner != self.test.control else None,
+            )
+            return True
+        if _told(found) != _told(self.test.report):
+            await self._change(phase, report=found)
+        return False
+
+    def _report(self, seen: Mapping[str, Seen]) -> dict[str, Any]:
+        test = self.test
+        spent_s = self._parts.clock() - test.began_s if test.began_s else 0.0
+        return report(test.spec, test.control, seen, test.dropped, spent_s).to_doc()
+
+    def _final(self, seen: Mapping[str, Seen]) -> dict[str, Any]:
+        """Report and history of a test that somebody ended."""
+        test, found = self.test, self._report(seen)
+        told = f"Stopped before its end, after {found['requests']:,} requests."
+        found |= {"state": "ended", "reason": test.reason, "winner": None, "sentence": told}
+        return {"report": found, "history": history(test.spec, test.control, seen)}
+
+    async def _adapt(self, seen: Mapping[str, Seen]) -> None:
+        test = self.test
+        if not test.spec.adaptive or self._parts.clock() - test.weights_s < test.spec.adapt_s:
+            return
+        weights = await asyncio.to_thread(weights_of, test.spec, test.control, seen, test.dropped)
+        if weights != test.weights:
+            await self.state.divide(weights)
+
+
+def _told(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A report without the clock: time alone is no news."""
+    return None if found is None else {k: v for k, v in found.items() if k != "spent_s"}
+
+
+def _back(target: Target, split: Split) -> Split:
+    return split.with_target(target)

@@ -1,0 +1,1 @@
+"""Acts on what the learning actor decides."""

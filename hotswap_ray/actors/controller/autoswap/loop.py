@@ -1,0 +1,268 @@
+"""Looks at the tasks again and again, and does what the evidence says.
+
+The learning actor decides (it owns the evidence), this loop acts (the controller owns the
+routes). A decision is durable before it is acted on, and the swap carries its id: whoever
+dies in between, nothing is done twice and nothing is done without its reason on record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any, Protocol
+
+from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog
+from hotswap_ray.actors.controller.autoswap.views import TaskViews
+from hotswap_ray.actors.controller.models.pool import ModelPool
+from hotswap_ray.actors.controller.models.publisher import Publisher
+from hotswap_ray.actors.controller.swaps.requests import SwapRequests
+from hotswap_ray.actors.controller.swaps.runner import SwapRunner
+from hotswap_ray.config import Config
+from hotswap_ray.core.autoswap.decide import Choice
+from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView
+from hotswap_ray.core.errors import HotswapError, StoreError
+from hotswap_ray.core.routing.table import RouteTable, with_trials
+from hotswap_ray.core.swap.phases import Event, Phase, Swap
+from hotswap_ray.store import Store
+
+AUTOSWAP = "autoswap"
+"""Who asked for a swap that the arbiter decided on."""
+RETRY_S = 1.0
+LONGEST_WAIT_S = 15.0  # a call of an actor has to end before its own limit
+REFUSED_S = 60.0
+"""Least time that a model is not considered after its swap failed."""
+log = logging.getLogger("hotswap.autoswap")
+
+
+class Decides(Protocol):
+    """What the loop asks of the learnings."""
+
+    async def look(
+        self,
+        views: list[TaskView],
+        models: dict[str, ModelFacts],
+        kept: frozenset[str],
+        wait_s: float,
+    ) -> Look:
+        """See ``LearningActor.look``."""
+        ...
+
+    async def nudge(self) -> None:
+        """End the wait of a look that is under way."""
+        ...
+
+
+class AutoswapLoop:
+    """One loop for all tasks; idle while every mode is off.
+
+    Args:
+        config: The configuration.
+        store: For events.
+        pool: Models.
+        publisher: Route table.
+        runner: Open swaps.
+        requests: How swaps are begun.
+        views: What the tasks look like.
+        decisions: Where decisions are kept.
+        learning: Who decides.
+        clock: Unix seconds.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        store: Store,
+        pool: ModelPool,
+        publisher: Publisher,
+        runner: SwapRunner,
+        requests: SwapRequests,
+        views: TaskViews,
+        decisions: DecisionLog,
+        learning: Decides,
+        clock: Callable[[], float],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._pool = pool
+        self._publisher = publisher
+        self._runner = runner
+        self._requests = requests
+        self._views = views
+        self._decisions = decisions
+        self._learning = learning
+        self._clock = clock
+        self._automatic: dict[str, bool] = {}
+        self._refused_until_s: dict[tuple[str, str], float] = {}
+        self._wake = asyncio.Event()
+        self._unloading: set[str] = set()
+        self._untold: list[Alarm] = []
+        self._work: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something was set: look at once."""
+        self._wake.set()
+
+    def ended(self, swap: Swap) -> None:
+        """A swap has ended; a model that failed is not tried again at once."""
+        self._automatic[swap.task] = swap.requested_by == AUTOSWAP
+        if swap.requested_by == AUTOSWAP and swap.phase in (Phase.FAILED, Phase.ROLLED_BACK):
+            pause_s = max(REFUSED_S, self._views.spec(swap.task).cooldown_s)
+            self._refused_until_s[swap.task, swap.to_model] = self._clock() + pause_s
+        self.wake()
+
+    async def run(self) -> None:
+        """Look for ever."""
+        while True:
+            try:
+                await self.look()
+            except HotswapError as error:
+                self._trouble(f"autoswap waits: {error}")
+                await asyncio.sleep(RETRY_S)
+            except Exception as error:
+                # The controller's border: one bad look must not be the last one.
+                log.exception("autoswap failed")
+                self._trouble(f"autoswap failed: {type(error).__name__}: {error}")
+                await asyncio.sleep(RETRY_S)
+
+    def _trouble(self, text: str) -> None:
+        self._runner.last_error = text[:500]
+        log.warning(text)
+
+    async def look(self) -> None:
+        """One look at every task, and what follows from it.
+
+        Waits for an alarm or ``look_s`` first; for a change of mode while all are off.
+        """
+        self._wake.clear()
+        views = self._view_all()
+        await self._allow_trials(views)
+        if all(view.settings.mode == "off" for view in views):
+            for view in views:
+                await self._decisions.add(_off(view))
+            await self._wake.wait()
+            return
+        look_s = [self._views.spec(v.task).look_s for v in views if v.settings.mode != "off"]
+        wait_s = min(*look_s, LONGEST_WAIT_S)
+        asked = asyncio.ensure_future(
+            self._learning.look(views, self._views.facts(), self._views.kept(), wait_s)
+        )
+        woken = asyncio.ensure_future(self._wake.wait())
+        await asyncio.wait({asked, woken}, return_when=asyncio.FIRST_COMPLETED)
+        woken.cancel()
+        if not asked.done():
+            await self._learning.nudge()
+        found = await asked
+        self._untold += found.alarms
+        while self._untold:
+            await self._tell(self._untold[0])
+            del self._untold[0]
+        for finding in found.findings:
+            await self._act(finding)
+
+    def _view_all(self) -> list[TaskView]:
+        now_s = self._clock()
+        for swap in self._runner.open():
+            self._automatic[swap.task] = swap.requested_by == AUTOSWAP
+        self._refused_until_s = {k: s for k, s in self._refused_until_s.items() if s > now_s}
+        return [
+            self._views.view(
+                task,
+                self._automatic.get(task, False),
+                frozenset(model for t, model in self._refused_until_s if t == task),
+            )
+            for task in self._publisher.table.routes
+        ]
+
+    async def _allow_trials(self, views: list[TaskView]) -> None:
+        """Publish who may be tried, when that changed."""
+        if not self._views.changed_trials(self._publisher.table, views):
+            return
+
+        def change(table: RouteTable) -> RouteTable:
+            return with_trials(table, self._views.changed_trials(table, views))
+
+        await self._publisher.commit(change, self._config.swap.ack_timeout_s)
+
+    async def _act(self, finding: Finding) -> None:
+        """Keep a decision, then do it."""
+        choice = finding.choice
+        if choice.action == "unload" and choice.model is not None:
+            if self._may_unload(choice.model):
+                await self._decisions.add(finding)
+                self._spawn(self._unload(choice.model))
+            return
+        if self._views.is_swapping(choice.task) or not self._is_current(choice):
+            return  # its swap is at work, or the route changed while we asked
+        acts = choice.action in ("promote", "roll_back") and choice.applies
+        if acts and self._views.spec(choice.task).mode != "on":
+            return  # it was set while we asked
+        if acts and choice.action == "promote" and self._is_refused(choice.task, choice.model):
+            return  # its swap failed while we asked
+        baking = self._views.open_swap(choice.task)
+        if acts and baking is not None and choice.action == "promote":
+            # The old model is warm until the bake ends; only an emergency ends it earlier.
+            if choice.reason == "collapsed":
+                await self._runner.signal(baking.swap_id, Event.PROMOTE)
+            return
+        if not acts:
+            await self._decisions.add(finding)
+            return
+        swap_id = f"auto-{uuid.uuid4().hex[:12]}"
+        await self._decisions.add(finding, swap_id)
+        self._automatic[choice.task] = True
+        try:
+            if choice.action == "promote":
+                assert choice.model is not None
+                await self._requests.swap(choice.task, choice.model, swap_id, requested_by=AUTOSWAP)
+            else:
+                await self._requests.rollback(choice.task, swap_id, AUTOSWAP)
+        except StoreError:
+            raise  # says nothing about the model: decided anew when the store is back
+        except HotswapError as error:
+            await self._refused(choice, error)
+
+    def _may_unload(self, model: str) -> bool:
+        """Whether nobody began to use a model while we asked, and it is not going already."""
+        is_used = model not in self._pool.specs or model in self._views.kept()
+        return not (is_used or model in self._unloading or self._is_refused("", model))
+
+    def _is_refused(self, task: str, model: str | None) -> bool:
+        return self._refused_until_s.get((task, model or ""), 0.0) > self._clock()
+
+    def _is_current(self, choice: Choice) -> bool:
+        route = self._publisher.table.routes.get(choice.task)
+        return route is not None and route.model == choice.active
+
+    async def _refused(self, choice: Choice, error: HotswapError) -> None:
+        if choice.model is not None:
+            until_s = self._clock() + REFUSED_S
+            self._refused_until_s[choice.task, choice.model] = until_s
+        fact = {"task": choice.task, "model": choice.model, "error": str(error)[:300]}
+        self._trouble(f"autoswap of {choice.task} to {choice.model} was refused: {error}")
+        await asyncio.to_thread(self._store.add_event, "autoswap_refused", fact, self._clock())
+
+    async def _tell(self, alarm: Alarm) -> None:
+        fact = {"task": alarm.task, "model": alarm.model, "recent": round(alarm.recent, 4)}
+        log.warning("results of %s at %s fell to %.2f", alarm.model, alarm.task, alarm.recent)
+        await asyncio.to_thread(self._store.add_event, "drift", fact, self._clock())
+
+    async def _unload(self, model: str) -> None:
+        self._unloading.add(model)
+        try:
+            await self._pool.unload(model)
+        except HotswapError as error:
+            self._refused_until_s["", model] = self._clock() + REFUSED_S
+            self._trouble(f"model {model} is not unloaded: {error}")
+        finally:
+            self._unloading.discard(model)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._work.add(task)
+        task.add_done_callback(self._work.discard)
+
+
+def _off(view: TaskView) -> Finding:
+    return Finding(Choice(view.task, "stay", "off", view.active), {})

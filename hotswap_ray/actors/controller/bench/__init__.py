@@ -1,0 +1,1 @@
+"""Golden prompts asked of models on purpose."""

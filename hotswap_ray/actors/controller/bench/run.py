@@ -1,0 +1,299 @@
+"""One benchmark on its way: each model is asked its golden prompts, judged, and remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
+
+from hotswap_ray.actors.cluster.application import state_of
+from hotswap_ray.actors.cluster.fleet import Fleet
+from hotswap_ray.actors.cluster.generation import Generation
+from hotswap_ray.actors.controller.bench.loans import Loans, watched
+from hotswap_ray.actors.controller.models.pool import ModelPool
+from hotswap_ray.actors.judge.judge import Job, Judging
+from hotswap_ray.config import Config
+from hotswap_ray.core.errors import (
+    Conflict,
+    EngineError,
+    EngineTimeout,
+    EngineUnavailable,
+    HotswapError,
+    RequestError,
+)
+from hotswap_ray.core.evidence.bench import Result, summarise
+from hotswap_ray.core.fit.compatibility import check_compatibility
+from hotswap_ray.core.outcome import Decision, Endpoint, Outcome
+from hotswap_ray.core.spec.golden import GoldenPrompt
+from hotswap_ray.core.spec.task import TaskSpec
+
+AT_ONCE = 2
+"""Requests to one model at a time: live traffic shall not feel a benchmark."""
+RECORD_S = 30.0
+Prompts = Mapping[str, GoldenPrompt]
+Plan = Mapping[str, Mapping[str, Prompts]]
+"""Prompts by key, by task, by model; in the order in which they are asked."""
+State = Literal["running", "done", "failed", "cancelled"]
+
+
+class Recorder(Protocol):
+    """Where evidence goes: the learning actor, or a proxy of it."""
+
+    async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
+        """See ``LearningActor.record``."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a benchmark works with: see ``Bench``."""
+
+    config: Config
+    pool: ModelPool
+    fleet: Fleet
+    learning: Recorder
+    judge: Judging
+    clock: Callable[[], float]
+    tasks: Mapping[str, TaskSpec]
+    loans: Loans
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """One prompt that was asked, and what came of it."""
+
+    key: str
+    prompt: GoldenPrompt
+    at_s: float
+    latency_ms: float
+    endpoint: Endpoint
+    body: dict[str, Any]
+    answer: bytes = b""
+    tokens_in: int = 0
+    tokens_out: int = 0
+    memory_bytes: int = 0
+    error: str = ""
+    refused: bool = False
+    """The prompt was: that says nothing of how well the model answers."""
+
+
+@dataclass(slots=True)
+class BenchRun:
+    """A benchmark and what is known of it so far.
+
+    Attributes:
+        bench_id: Its id.
+        plan: What is asked of whom.
+        parts: What it works with.
+        state: ``running``, ``done``, ``failed`` or ``cancelled``.
+        over: Prompts of tasks and models that are over, asked or not.
+        asking: Prompts asked of the model and task that is not.
+        now: What it does, in words.
+        rows: See ``bench_report.summarise``.
+        skipped: ``task, model, reason`` of what was not asked.
+        results: One per prompt that was asked.
+        error: Why it failed.
+    """
+
+    bench_id: str
+    plan: Plan
+    parts: Parts
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    state: State = "running"
+    over: int = 0
+    asking: int = 0
+    now: str = ""
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    results: list[Result] = field(default_factory=list)
+    error: str = ""
+
+    def to_doc(self) -> dict[str, Any]:
+        """The status, as plain values."""
+        return {
+            "bench_id": self.bench_id,
+            "state": self.state,
+            "done": self.over + self.asking,
+            "of": sum(len(prompts) for tasks in self.plan.values() for prompts in tasks.values()),
+            "now": self.now,
+            "rows": list(self.rows),
+            "skipped": list(self.skipped),
+            "error": self.error,
+        }
+
+    def results_doc(self) -> list[dict[str, Any]]:
+        """Results as plain values."""
+        return [asdict(result) for result in self.results]
+
+    async def go(self) -> None:
+        """Ask all models, one after the other; cancelling leaves none loaded that was not.
+
+        Raises:
+            HotswapError: Results could not be recorded as evidence.
+        """
+        for model, tasks in self.plan.items():
+            await self._model(model, tasks)
+        self.now = ""
+
+    async def _model(self, model: str, tasks: Mapping[str, Prompts]) -> None:
+        left = {}
+        for task, prompts in tasks.items():
+            if gaps := self._gaps(task, model):
+                self._skip(task, model, gaps, prompts)
+            else:
+                left[task] = prompts
+        if not left:
+            return
+        self.now = f"loading {model}"
+        finished = []
+        try:
+            async with self.parts.loans.borrow(model) as generation:
+                for task, prompts in list(left.items()):
+                    self.now = f"asking {model} the prompts of {task}"
+                    asked = await self._ask_all(generation, prompts)
+                    finished.append((task, generation, asked))
+                    self._is_over(left.pop(task))
+        except HotswapError as error:
+            for task, prompts in left.items():
+                self._skip(task, model, str(error), prompts)
+        for task, generation, asked in finished:
+            await self._finish(task, generation, asked)
+
+    def _gaps(self, task: str, model: str) -> str:
+        """Hard limits of a task that a model does not meet."""
+        pool = self.parts.pool
+        report = check_compatibility(
+            self.parts.tasks[task],
+            pool.spec(model),
+            None,
+            measured_memory_bytes=pool.measured_bytes.get(model, 0),
+        )
+        return "; ".join(map(str, report.errors))
+
+    def _skip(self, task: str, model: str, reason: str, prompts: Prompts) -> None:
+        self.skipped.append({"task": task, "model": model, "reason": reason})
+        self._is_over(prompts)
+
+    def _is_over(self, prompts: Prompts) -> None:
+        self.over += len(prompts)
+        self.asking = 0
+
+    async def _ask_all(self, generation: Generation, prompts: Prompts) -> list[_Asked]:
+        """Ask a few at a time, until all are asked or the model is dead.
+
+        Raises:
+            Conflict: The model is not ours to ask any more.
+        """
+        asked: list[_Asked] = []
+        rest = iter(prompts.items())
+
+        async def work() -> None:
+            for key, prompt in rest:
+                asked.append(await self._ask(generation, key, prompt))
+                self.asking = len(asked)
+                if asked[-1].error and await self._is_dead(generation):
+                    return
+
+        spec = self.parts.pool.spec(generation.model)
+        workers = (work() for _ in range(min(AT_ONCE, spec.max_ongoing_requests)))
+        for ended in await asyncio.gather(*workers, return_exceptions=True):
+            if ended is not None:
+                raise ended
+        return asked
+
+    async def _ask(self, generation: Generation, key: str, prompt: GoldenPrompt) -> _Asked:
+        body: dict[str, Any] = {"max_tokens": prompt.max_tokens, "temperature": 0}
+        if prompt.stop:
+            body["stop"] = list(prompt.stop)
+        endpoint: Endpoint = "completions"
+        if prompt.messages is None:
+            body["prompt"] = prompt.prompt
+        else:
+            endpoint, body["messages"] = "chat/completions", list(prompt.messages)
+        limit_s = self.parts.config.server.request_timeout_s
+        call = self.parts.fleet.call(generation.app, "generate", endpoint, body)
+        at_s, started = self.parts.clock(), time.perf_counter()
+        answer: tuple[bytes, int, int, int] = (b"", 0, 0, 0)
+        error: HotswapError | None = None
+        try:
+            async with asyncio.timeout(limit_s):
+                answer = await watched(call, partial(self._watch, generation))
+        except TimeoutError:
+            error = EngineTimeout(f"no answer within {limit_s:g} s")
+        except (RequestError, EngineError) as raised:
+            self._check_ours(generation)  # else it is not the model's fault
+            error = raised
+        latency_ms = (time.perf_counter() - started) * 1e3
+        refused = isinstance(error, RequestError)
+        text = "" if error is None else str(error)
+        return _Asked(key, prompt, at_s, latency_ms, endpoint, body, *answer, text, refused)
+
+    async def _watch(self, generation: Generation) -> None:
+        """Raise when a model that does not answer never will, or must not be asked."""
+        self._check_ours(generation)
+        await self.parts.loans.make_way(generation.model)
+        if await self._is_dead(generation):
+            raise EngineUnavailable(f"model {generation.model!r} died")
+
+    def _check_ours(self, generation: Generation) -> None:
+        now = self.parts.pool.generations.get(generation.model)
+        if now is None or (now.app, now.state) != (generation.app, "ready"):
+            raise Conflict(f"model {generation.model!r} was taken away meanwhile")
+
+    async def _is_dead(self, generation: Generation) -> bool:
+        try:
+            return not (await state_of(self.parts.fleet, generation)).running
+        except EngineError:
+            return False  # Ray does not say
+
+    async def _finish(self, task: str, generation: Generation, asked: Sequence[_Asked]) -> None:
+        """Judge, record as evidence, and sum up."""
+        model, parts = generation.model, self.parts
+        self.now = f"judging {model} at {task}"
+        counted = [one for one in asked if not one.refused]
+        answered = [one for one in counted if not one.error]
+        jobs = [Job((a.prompt.check,), a.endpoint, a.body, a.answer) for a in answered]
+        verdicts = await parts.judge(jobs) if jobs else []
+        quality = {one.key: said.quality for one, said in zip(answered, verdicts, strict=True)}
+        outcomes = [
+            Outcome(
+                request_id=f"bench-{self.bench_id}-{one.key}-{model}",
+                task=task,
+                model=model,
+                generation=generation.generation,
+                decision=Decision.BENCH,
+                at_s=one.at_s,
+                success=not one.error,
+                latency_ms=one.latency_ms,
+                tokens_in=one.tokens_in,
+                tokens_out=one.tokens_out,
+                memory_bytes=one.memory_bytes,
+                quality=quality.get(one.key),
+            )
+            for one in counted
+        ]
+        spec = parts.pool.spec(model)
+        results = [
+            Result(
+                *(task, one.key, model, one.prompt.weight, not one.error, quality.get(one.key)),
+                *(one.latency_ms, one.tokens_in, one.tokens_out),
+                cost_usd=one.tokens_in * spec.usd_per_million_tokens_in / 1e6
+                + one.tokens_out * spec.usd_per_million_tokens_out / 1e6,
+            )
+            for one in counted
+        ]
+        self.results += results
+        errors = [one.error for one in asked if one.error] + [v.error for v in verdicts if v.error]
+        self.rows.append(summarise(task, model, results, errors[0] if errors else ""))
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(HotswapError),
+            stop=stop_after_delay(RECORD_S),
+            wait=wait_exponential(0.1, max=5),
+            reraise=True,
+        ):
+            with attempt:
+                await parts.learning.record(outcomes, f"bench-{self.bench_id}-{task}-{model}")

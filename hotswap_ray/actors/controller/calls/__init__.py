@@ -1,0 +1,1 @@
+"""What the controller answers, by subject."""

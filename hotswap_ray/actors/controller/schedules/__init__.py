@@ -1,0 +1,1 @@
+"""Swaps that begin by the clock."""

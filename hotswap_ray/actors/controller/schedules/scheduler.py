@@ -1,0 +1,328 @@
+"""Does what schedules say, once, whoever dies meanwhile.
+
+A run is durable before its first swap is asked for, each swap has an id made of the schedule
+and the time the run was due, and what became of a swap is read from its record. So a restart
+asks for the same swaps again, and the same id is the same swap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+from hotswap_ray.actors.controller.schedules.entry import Entry, Swaps, changed
+from hotswap_ray.core.errors import Conflict, HotswapError, NotFound, StoreError
+from hotswap_ray.core.names import did_you_mean
+from hotswap_ray.core.schedule.due import Verdict, deadline, judge, latest_due, next_run, plan
+from hotswap_ray.core.spec.calendar import told
+from hotswap_ray.core.spec.schedule import ScheduleSpec
+from hotswap_ray.core.swap.phases import TERMINAL
+from hotswap_ray.store import Store
+
+SETTING = "schedule:"
+KEPT_RESULTS = 50
+LONGEST_S = 60.0
+"""Longest sleep: a clock that was set forward is noticed by then."""
+RETRY_S = 5.0
+OPEN = "open"
+GOOD = ("succeeded", "unneeded")
+"""Ends of a swap after which a batch goes on; ``unneeded``: the model served already."""
+log = logging.getLogger("hotswap.schedule")
+
+
+class Scheduler:
+    """One loop for all schedules.
+
+    Args:
+        store: Durable state.
+        clock: Unix seconds.
+        swaps: How swaps are begun and followed.
+    """
+
+    def __init__(self, store: Store, clock: Callable[[], float], swaps: Swaps) -> None:
+        self._store = store
+        self._clock = clock
+        self._swaps = swaps
+        self._entries: dict[str, Entry] = {}
+        self._due_s: dict[str, tuple[float, float]] = {}  # the run to do, and the one after it
+        self._over: dict[str, str] = {}  # swaps of runs in progress that have ended
+        self._waits: dict[str, tuple[float, Verdict]] = {}
+        self._lock = asyncio.Lock()
+        self._wake = asyncio.Event()
+
+    def wake(self) -> None:
+        """A swap has ended, or something was set: look at once."""
+        self._wake.set()
+
+    async def load(self, configured: Mapping[str, ScheduleSpec]) -> None:
+        """Read the store and take the file's schedules in; what was set at run time wins.
+
+        A schedule that is new, or that changed in the file, runs when it is due from now on.
+        """
+        now_s = self._clock()
+        for name, doc in (await asyncio.to_thread(self._store.load_settings)).items():
+            if name.startswith(SETTING):
+                self._entries[name.removeprefix(SETTING)] = Entry.from_doc(doc)
+        for schedule, entry in list(self._entries.items()):
+            if entry.source == "config" and entry.spec and schedule not in configured:
+                await self._save(schedule, changed(entry, None, "config", now_s))
+        for schedule, spec in configured.items():
+            entry = self._entries.get(schedule) or Entry(None, "config", now_s)
+            if entry.source == "config" and entry.spec != spec:
+                await self._save(schedule, changed(entry, spec, "config", now_s))
+
+    # --- what people ask ----------------------------------------------------------------
+
+    async def set(self, spec: ScheduleSpec) -> dict[str, Any]:
+        """Add a schedule or replace one; swaps that it began go on, its run does not."""
+        async with self._lock:
+            now_s = self._clock()
+            entry = self._entries.get(spec.id) or Entry(None, "runtime", now_s)
+            await self._save(spec.id, changed(entry, spec, "runtime", now_s))
+        self.wake()
+        return self._row(spec.id)
+
+    async def delete(self, schedule: str) -> dict[str, Any]:
+        """Forget a schedule, one of the file too. Swaps that it began go on.
+
+        Raises:
+            NotFound: There is none of that id.
+        """
+        async with self._lock:
+            self.find(schedule)
+            entry = changed(self._entries[schedule], None, "runtime", self._clock())
+            await self._save(schedule, entry)
+        return {"schedule": schedule, "deleted": True}
+
+    def find(self, schedule: str) -> ScheduleSpec:
+        """A schedule by its id. Raises ``NotFound``."""
+        entry = self._entries.get(schedule)
+        if entry is None or entry.spec is None:
+            known = [name for name, other in self._entries.items() if other.spec]
+            raise NotFound(f"no schedule {schedule!r}{did_you_mean(schedule, known)}")
+        return entry.spec
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Every schedule, for people: when it is due next, what it waits for, its results."""
+        return [self._row(name) for name in sorted(self._entries) if self._entries[name].spec]
+
+    def dry_run(self, spec: ScheduleSpec | None, hours: float) -> list[dict[str, Any]]:
+        """What would happen when, of one schedule or of all; see ``core.schedule.plan``."""
+        specs = [spec] if spec else [entry.spec for entry in self._entries.values() if entry.spec]
+        rows = [row for one in specs for row in plan(one, self._clock(), hours)]
+        return sorted(rows, key=lambda row: (row["due_s"], row["schedule"]))
+
+    def _row(self, schedule: str) -> dict[str, Any]:
+        entry, spec = self._entries[schedule], self.find(schedule)
+        next_s = next_run(spec, max(entry.handled_s, entry.due_s or 0.0, self._clock()))
+        waits = self._waits.get(schedule)
+        return {
+            "schedule": schedule,
+            "source": entry.source,
+            "enabled": spec.enabled,
+            "next": told(next_s, spec.timezone) if math.isfinite(next_s) else None,
+            "next_s": next_s if math.isfinite(next_s) else None,
+            "running_due_s": entry.due_s,
+            "waits": waits[1].text if waits else "",
+            "spec": spec.model_dump(mode="json"),
+            "results": list(entry.results),
+        }
+
+    # --- the loop -----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Look for ever: when something is due, has ended or was set."""
+        while True:
+            self._wake.clear()
+            try:
+                pause_s = await self.look()
+            except HotswapError as error:
+                log.warning("schedules wait: %s", error)
+                pause_s = RETRY_S
+            except Exception:
+                # The controller's border: one bad look must not be the last one.
+                log.exception("schedules failed")
+                pause_s = RETRY_S
+            with suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._wake.wait()
+
+    async def look(self) -> float:
+        """Do all that is due now; seconds until the next look."""
+        now_s = self._clock()
+        next_s = now_s + LONGEST_S
+        rates: Mapping[str, float] | None = None
+        for schedule in list(self._entries):
+            entry = self._entries[schedule]
+            if entry.spec is None:
+                continue
+            if entry.due_s is None and self._due(schedule, entry, now_s) > now_s:
+                next_s = min(next_s, self._due_s[schedule][0])
+                continue
+            if rates is None and entry.spec.quiet_below_rps is not None:
+                rates = await self._rates()
+            async with self._lock:
+                next_s = min(next_s, await self._advance(schedule, now_s, rates or {}))
+        return max(0.0, next_s - self._clock())
+
+    def _due(self, schedule: str, entry: Entry, now_s: float) -> float:
+        """Due time of the run to do now, or of the next."""
+        assert entry.spec is not None
+        found = self._due_s.get(schedule)
+        if found is None or found[1] <= now_s:
+            due_s = latest_due(entry.spec, entry.handled_s, now_s)
+            found = self._due_s[schedule] = (due_s, next_run(entry.spec, due_s))
+        return found[0]
+
+    async def _rates(self) -> Mapping[str, float]:
+        try:
+            return await self._swaps.rates()
+        except HotswapError:
+            return {}  # unknown is not quiet
+
+    async def _advance(self, schedule: str, now_s: float, rates: Mapping[str, float]) -> float:
+        """Take a run that is due as far as it goes; Unix time to look again."""
+        entry = self._entries[schedule]
+        spec = entry.spec
+        if spec is None:
+            return math.inf  # it was deleted while we looked at another
+        due_s = self._due(schedule, entry, now_s) if entry.due_s is None else entry.due_s
+        ends: list[str] = []
+        for number, swap in enumerate(spec.swaps):
+            entry = self._entries[schedule]
+            end = await self._end(entry, number)
+            if end is None and spec.on_failure == "stop" and _failed(ends):
+                end = "skipped"
+            if end is None:
+                verdict = judge(
+                    *(spec, swap.task, due_s, now_s, rates.get(swap.task)),
+                    self._swaps.open_tasks(),
+                )
+                if verdict.action == "start":
+                    verdict, end = await self._begin(schedule, due_s, number)
+                if verdict.action == "wait":
+                    return await self._defer(schedule, due_s, verdict, tell=OPEN not in ends)
+                if verdict.action == "expired":
+                    end = f"expired: {verdict.text}"
+            assert end is not None
+            ends.append(end)
+        if OPEN in ends:
+            return math.inf  # its end wakes us
+        await self._finish(schedule, due_s, ends)
+        return now_s
+
+    async def _end(self, entry: Entry, number: int) -> str | None:
+        """What became of a swap of the run in progress: its end, ``open``, or nothing yet."""
+        if entry.due_s is None or entry.spec is None:
+            return None
+        if (end := entry.ended.get(str(number))) is not None:
+            return end
+        swap_id = entry.spec.swap_id(entry.due_s, number)
+        if swap_id in self._over:
+            return self._over[swap_id]
+        phase = await self._swaps.phase(swap_id)
+        if phase in TERMINAL and phase is not None:
+            self._over[swap_id] = phase
+            return phase
+        return None if phase is None else OPEN
+
+    async def _begin(self, schedule: str, due_s: float, number: int) -> tuple[Verdict, str | None]:
+        """Ask for a swap; that it must wait, or what became of it."""
+        entry, spec = self._entries[schedule], self.find(schedule)
+        swap, started = spec.swaps[number], Verdict("start")
+        if entry.due_s is None:
+            entry = replace(entry, due_s=due_s)
+            await self._save(schedule, entry, self._told("started", spec, due_s))
+        if self._swaps.model_of(swap.task) == swap.model:
+            end = "unneeded"
+        else:
+            try:
+                await self._swaps.begin(swap, spec.swap_id(due_s, number))
+                self._waits.pop(schedule, None)
+                return started, OPEN
+            except StoreError:
+                raise
+            except Conflict as error:
+                until_s = self._clock() + max(RETRY_S, error.retry_after_s or 0.0)
+                return Verdict("wait", "task", error.message, until_s), None
+            except HotswapError as error:
+                end = f"refused: {error.message}"
+        ended = {**entry.ended, str(number): end}
+        await self._save(schedule, replace(entry, ended=ended))
+        return started, end
+
+    async def _defer(self, schedule: str, due_s: float, verdict: Verdict, tell: bool) -> float:
+        """Note that a run waits; Unix time to look again. For its own swaps it waits untold."""
+        spec = self.find(schedule)
+        before = self._waits.get(schedule)
+        if tell and (before is None or (before[0], before[1].reason) != (due_s, verdict.reason)):
+            fact = self._told("deferred", spec, due_s, reason=verdict.text)
+            await asyncio.to_thread(self._store.add_event, "schedule", fact, self._clock())
+        if tell:
+            self._waits[schedule] = (due_s, verdict)
+        # One second on, so that the deadline is behind us and the run expires.
+        until_s = min(verdict.until_s, deadline(spec, due_s) + 1)
+        if self._entries[schedule].due_s is None:  # the next run may take its place
+            until_s = min(until_s, self._due_s[schedule][1])
+        return until_s
+
+    async def _finish(self, schedule: str, due_s: float, ends: list[str]) -> None:
+        entry, spec = self._entries[schedule], self.find(schedule)
+        expired = all(end.startswith("expired") for end in ends)
+        state = "expired" if expired else "succeeded" if all(e in GOOD for e in ends) else "failed"
+        result = {
+            "due_s": due_s,
+            "ended_s": self._clock(),
+            "state": state,
+            "swaps": [
+                {
+                    "swap_id": spec.swap_id(due_s, number),
+                    "task": swap.task,
+                    "model": swap.model,
+                    "end": end,
+                }
+                for number, (swap, end) in enumerate(zip(spec.swaps, ends, strict=True))
+            ],
+        }
+        done = replace(
+            entry,
+            handled_s=max(due_s, entry.handled_s),
+            due_s=None,
+            ended={},
+            results=(*entry.results, result)[-KEPT_RESULTS:],
+        )
+        kind = "expired" if expired else "finished"
+        fact = self._told(kind, spec, due_s, state=state, ends=sorted(set(ends)))
+        await self._save(schedule, done, fact)
+        for number in range(len(ends)):
+            self._over.pop(spec.swap_id(due_s, number), None)
+
+    def _told(self, kind: str, spec: ScheduleSpec, due_s: float, **more: Any) -> dict[str, Any]:
+        due = told(due_s, spec.timezone)
+        return {"schedule": spec.id, "event": kind, "due": due, "due_s": due_s, **more}
+
+    async def _save(
+        self, schedule: str, entry: Entry, event: Mapping[str, Any] | None = None
+    ) -> None:
+        """Keep an entry, with the event that tells of it, both or neither; then it holds."""
+
+        def write() -> None:
+            with self._store.transaction():
+                self._store.save_setting(SETTING + schedule, entry.to_doc())
+                if event is not None:
+                    self._store.add_event("schedule", event, self._clock())
+
+        await asyncio.to_thread(write)
+        if entry.due_s is None:
+            self._due_s.pop(schedule, None)
+            self._waits.pop(schedule, None)
+        self._entries[schedule] = entry
+
+
+def _failed(ends: list[str]) -> bool:
+    return any(end not in (*GOOD, OPEN) for end in ends)

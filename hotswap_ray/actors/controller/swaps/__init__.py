@@ -1,0 +1,1 @@
+"""A swap from its request to its end."""

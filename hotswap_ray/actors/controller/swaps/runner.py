@@ -1,0 +1,289 @@
+"""Drives open swaps along the table: save, act, advance, and again until they end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+
+from hotswap_ray.actors.controller.swaps.phases import SwapActions
+from hotswap_ray.actors.controller.swaps.signals import STAYING, Said, Step, clip
+from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
+from hotswap_ray.core.errors import (
+    Conflict,
+    HotswapError,
+    NotFound,
+    StoreError,
+)
+from hotswap_ray.core.swap.etag import matches, require
+from hotswap_ray.core.swap.phases import SWITCHED, Event, Phase, Swap, advance, may
+from hotswap_ray.store import Store
+
+RETRY_S = (0.2, 0.5, 1.0, 2.0, 5.0)
+log = logging.getLogger("hotswap.swaps")
+
+
+class SwapRunner:
+    """Open swaps, one task each; operators speak to them through a queue.
+
+    Args:
+        store: Where every phase is saved before it is entered.
+        actions: What is done in each phase.
+        webhooks: Told of each phase, before and after.
+        clock: Unix seconds.
+        on_end: Sees each swap that has ended; metrics are made there.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        actions: SwapActions,
+        webhooks: Webhooks,
+        clock: Callable[[], float],
+        on_end: Callable[[Swap], None] = lambda swap: None,
+    ) -> None:
+        self.last_error = ""
+        self._store = store
+        self._actions = actions
+        self._webhooks = webhooks
+        self._clock = clock
+        self._on_end = on_end
+        self._swaps: dict[str, Swap] = {}
+        self._latest: dict[str, Swap] = {}
+        self._signals: dict[str, asyncio.Queue[Said]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
+
+    def open(self) -> list[Swap]:
+        """Swaps that have not ended."""
+        return list(self._swaps.values())
+
+    async def begin(self, swap: Swap) -> None:
+        """Save a new swap and run it.
+
+        Raises:
+            StoreError: It could not be saved; it does not exist.
+        """
+        self.adopt(swap)  # before the await: the next request must see it
+        try:
+            await self._save(swap, news=True)
+        except BaseException:
+            self._forget(swap)
+            self._latest.pop(swap.task, None)
+            raise
+        self.resume(swap)
+
+    async def latest(self, task: str) -> Swap | None:
+        """The newest swap of a task as it is at this moment; nothing is awaited after a look."""
+        if task not in self._latest:
+            for doc in await asyncio.to_thread(self._store.load_swaps, task, False, 1):
+                self._latest.setdefault(task, Swap.from_doc(doc))
+        return self._latest.get(task)
+
+    def note(self, swap: Swap) -> None:
+        """Know more facts of an open swap, for who looks at it or ends its phase."""
+        if swap.swap_id in self._swaps:
+            self._know(swap)
+
+    def adopt(self, swap: Swap) -> None:
+        """Know an open swap; ``resume`` runs it."""
+        self._know(swap)
+        self._signals[swap.swap_id] = asyncio.Queue()
+
+    def resume(self, swap: Swap) -> None:
+        """Run a saved swap from its phase."""
+        task = asyncio.create_task(self._drive(swap), name=f"swap:{swap.swap_id}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _forget(self, swap: Swap) -> None:
+        del self._swaps[swap.swap_id]
+        signals = self._signals.pop(swap.swap_id)
+        while not signals.empty():
+            signals.get_nowait().refuse(swap)
+
+    async def find(self, swap_id: str) -> Swap:
+        """An open or ended swap.
+
+        Raises:
+            NotFound: There is none with this id.
+        """
+        if swap_id in self._swaps:
+            return self._swaps[swap_id]
+        doc = await asyncio.to_thread(self._store.load_swap, swap_id)
+        if doc is None:
+            raise NotFound(f"unknown swap {swap_id!r}; `hotswap status` lists the latest")
+        return Swap.from_doc(doc)
+
+    async def signal(
+        self,
+        swap_id: str,
+        event: Event,
+        undo_id: str = "",
+        by: str = "operator",
+        if_match: str | None = None,
+    ) -> Swap:
+        """An operator's ``abort``, ``promote`` or ``rollback``.
+
+        Args:
+            swap_id: The swap.
+            event: The operator's event.
+            undo_id: Id of the request to roll back, kept so that asking again is harmless.
+            by: Who speaks.
+            if_match: Etag of the record that the operator saw; it still holds when the event
+                is acted upon, or nothing is done.
+
+        Returns:
+            The record in the phase that the event led to, saved.
+
+        Raises:
+            NotFound: Unknown swap.
+            PreconditionFailed: It is not as ``if_match`` says; nothing changed.
+            IllegalTransition: Not possible in its phase; nothing changed.
+        """
+        swap = await self.find(swap_id)
+        require(swap, if_match)
+        advance(swap, event, self._clock())  # raises, with what is possible instead
+        if swap_id not in self._signals:
+            raise Conflict(f"swap {swap_id} waits for its task and models to be configured again")
+        said = Said(event, undo_id, by, asyncio.get_running_loop().create_future(), if_match)
+        self._signals[swap_id].put_nowait(said)
+        return await said.answer
+
+    async def wait(self, swap_id: str, timeout_s: float, until: str = "end") -> Swap:
+        """The swap when it has ended, or as it is after ``timeout_s``.
+
+        Args:
+            swap_id: The swap.
+            timeout_s: Longest wait.
+            until: ``end``, or ``switched`` for as soon as the candidate serves.
+        """
+        deadline = time.monotonic() + timeout_s
+        while True:
+            changed = self._changed
+            swap = await self.find(swap_id)
+            left_s = deadline - time.monotonic()
+            if not swap.is_open or (until == "switched" and swap.phase in SWITCHED) or left_s <= 0:
+                return swap
+            try:
+                async with asyncio.timeout(left_s):
+                    await changed.wait()
+            except TimeoutError:
+                continue  # one more look, then the record as it is
+
+    async def _drive(self, swap: Swap) -> None:
+        failures = 0
+        while swap.is_open:
+            entered, error_before = swap.phase, swap.error
+            step = await self._step(swap)
+            swap = step.swap
+            if step.event is not None:
+                swap = advance(swap, step.event, self._clock(), step.error)
+                news = swap.phase is not entered or swap.error != error_before
+                news = news or step.event in STAYING
+                await self._save_until_done(swap, news)
+                self._webhooks.after(entered, swap)
+            if step.said is not None:
+                step.said.accept(swap)
+            stayed = swap.phase is entered and step.event not in STAYING
+            failures = failures + 1 if stayed else 0
+            if failures:
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S)) - 1])
+        self._forget(swap)
+        self._on_end(swap)
+        if swap.phase is Phase.ROLLED_BACK:
+            await self._retire(swap)
+
+    async def _retire(self, swap: Swap) -> None:
+        """The swap has ended, so that a rollback is quick; what it loaded goes after it."""
+        attempt = 0
+        while True:
+            try:
+                await self._actions.retire_candidate(swap)
+                return
+            except HotswapError as error:
+                self.last_error = f"model {swap.to_model} is not unloaded yet: {error}"[:300]
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+
+    async def _step(self, swap: Swap) -> Step:
+        """Do the phase's action, unless an operator's event ends it first."""
+        signals = self._signals[swap.swap_id]
+        while not signals.empty():
+            said = signals.get_nowait()
+            event = said.event
+            if event is Event.ABORT and swap.phase is Phase.SWITCHING:
+                event = Event.FAILED  # accepted a moment ago, and nothing is committed yet
+            if may(swap.phase, event) and matches(swap, said.if_match):
+                return said.step(swap, event)
+            said.refuse(swap)
+        action = asyncio.ensure_future(self._act(swap))
+        while True:
+            signal = asyncio.ensure_future(signals.get())
+            await asyncio.wait({action, signal}, return_when=asyncio.FIRST_COMPLETED)
+            if action.done():
+                if signal.done():
+                    signals.put_nowait(signal.result())  # it may fit the next phase
+                signal.cancel()
+                return self._result(action, self._swaps[swap.swap_id])
+            said = signal.result()
+            seen = self._swaps[swap.swap_id]  # an action may have noted more
+            if may(swap.phase, said.event) and matches(seen, said.if_match):
+                action.cancel()
+                await asyncio.wait({action})
+                return said.step(self._swaps[swap.swap_id], said.event)
+            said.refuse(seen)
+
+    async def _act(self, swap: Swap) -> Swap:
+        await self._webhooks.before(swap)
+        return await self._actions.action(swap.phase)(swap)
+
+    def _result(self, action: asyncio.Future[Swap], swap: Swap) -> Step:
+        """What an action led to; ``swap`` as it noted it, for one that did not come to its end."""
+        try:
+            return Step(action.result(), Event.DONE)
+        except StoreError as error:
+            # Says nothing about the models: the same action again when the store is back.
+            self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
+            log.error(self.last_error)
+            return Step(swap, None)
+        except HotswapError as error:
+            return Step(swap, Event.FAILED, clip(f"{error.code}: {error}"))
+        except (Exception, asyncio.CancelledError) as error:
+            # The controller's border: recorded, and the table decides.
+            log.exception("swap %s failed in %s", swap.swap_id, swap.phase)
+            self.last_error = clip(f"{type(error).__name__}: {error}")
+            return Step(swap, Event.FAILED, self.last_error)
+
+    async def _save_until_done(self, swap: Swap, news: bool) -> None:
+        """A phase is not entered before it is saved; traffic goes on while the store refuses."""
+        attempt = 0
+        while True:
+            try:
+                await self._save(swap, news)
+                break
+            except StoreError as error:
+                self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
+                log.error(self.last_error)
+                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
+                attempt += 1
+
+    async def _save(self, swap: Swap, news: bool) -> None:
+        await asyncio.to_thread(self._write, swap, news)
+        self._know(swap)
+
+    def _know(self, swap: Swap) -> None:
+        self._swaps[swap.swap_id] = self._latest[swap.task] = swap
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    def _write(self, swap: Swap, news: bool) -> None:
+        fact = {"swap_id": swap.swap_id, "task": swap.task, "phase": str(swap.phase)}
+        fact |= {"from": swap.from_model, "to": swap.to_model}
+        if swap.error:
+            fact["error"] = swap.error
+        with self._store.transaction():
+            self._store.save_swap(swap.to_doc())
+            if news:
+                self._store.add_event("swap", fact, self._clock())

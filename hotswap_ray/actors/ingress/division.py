@@ -1,0 +1,57 @@
+"""Which conversations the candidates of a rollout or A/B test answer, as one replica knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.routing.split import ACTIVE, Conversations, Split
+from hotswap_ray.core.routing.table import Choice, RouteTable
+from hotswap_ray.core.routing.target import Target
+
+
+class RolloutSplit:
+    """Divides the requests of tasks that have a split.
+
+    Args:
+        has_room: Whether a target can take one more request; without room the active model
+            answers, since a rollout must not refuse a client.
+    """
+
+    def __init__(self, has_room: Callable[[Target], bool]) -> None:
+        self._has_room = has_room
+        self._began = Conversations()
+
+    def pick(self, call: Call, choice: Choice, split: Split) -> Choice | None:
+        """Where a request goes whose task is being rolled out.
+
+        Args:
+            call: The request.
+            choice: The active model.
+            split: Of the task's route.
+
+        Returns:
+            ``None`` when the request has to wait until a step is made.
+        """
+        if call.conversation is None and call.body.get("tools"):
+            return choice  # one of a loop of tool calls that nothing ties together
+        mark = split.mark(call.conversation or call.request_id)
+        arm = split.arm(mark, self._began.began(split.salt, mark))
+        if arm is None:
+            return None
+        target = None if arm == ACTIVE else split.shares[arm - 1].target
+        if target is not None and not self._has_room(target):
+            return choice
+        if call.conversation is not None:
+            self._began.add(split.salt, mark, arm)
+        if target is None:
+            return choice
+        return replace(choice, target=target, decision=Decision.CANARY, fallback=choice.target)
+
+    def moving(self, table: RouteTable) -> dict[str, dict[int, int]]:
+        """Conversations that would move, and who has them, by task where a step is made."""
+        splits = {task: route.split for task, route in table.routes.items() if route.split}
+        self._began.keep(split.salt for split in splits.values())
+        return {task: self._began.moving(split) for task, split in splits.items() if split.opening}

@@ -1,0 +1,116 @@
+"""Which requests try a candidate: a coin decides whether, a policy decides which.
+
+The coin knows nothing of the request, so what a candidate answers is a fair sample of the
+task's traffic. A candidate that has no room is not tried: the client must not pay for it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.policies.selection import Arm, Policy, Snapshot, make_policy
+from hotswap_ray.core.routing.table import Choice, Route, Trial
+from hotswap_ray.core.routing.target import Target
+from hotswap_ray.core.spec.autoswap import AutoswapSpec
+
+BROKEN_POLICY = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+log = logging.getLogger("hotswap.ingress")
+
+
+class Explorer:
+    """Tries candidates, by a policy of its own for each task.
+
+    Args:
+        specs: How each task tries them.
+        targets: Quality target of each task.
+
+    Attributes:
+        arms: What is believed of the models that are worth trying, by task; without it
+            nothing is tried.
+        failures: Choices that a policy could not make.
+    """
+
+    def __init__(
+        self, specs: Mapping[str, AutoswapSpec], targets: Mapping[str, float] | None = None
+    ) -> None:
+        self.arms: Mapping[str, tuple[Arm, ...]] = {}
+        self.failures = 0
+        self._specs = specs
+        self._quality = targets or {}
+        self._policies: dict[str, Policy] = {}
+        self._random: dict[str, random.Random] = {}
+
+    def pick(self, choice: Choice, route: Route, has_room: Callable[[Target], bool]) -> Choice:
+        """Where a request goes that would go to the active model.
+
+        Args:
+            choice: The active model.
+            route: Its task's.
+            has_room: Whether a target can take one more request.
+        """
+        trial = route.trial
+        if trial is None or choice.decision is not Decision.ACTIVE:
+            return choice
+        if not trial.by_policy and self._coin(choice.task) >= trial.explore:
+            return choice
+        active = choice.target
+        chosen = self._ask(
+            choice.task, trial, active, has_room, active if trial.by_policy else None
+        )
+        if chosen is None or chosen == active:
+            return choice
+        return replace(choice, target=chosen, decision=Decision.EXPLORE, fallback=active)
+
+    def shadow(
+        self, choice: Choice, route: Route, has_room: Callable[[Target], bool]
+    ) -> Target | None:
+        """Who gets a copy of a request that the active model answered; mostly nobody."""
+        trial = route.trial
+        if trial is None or not trial.shadow or choice.decision is not Decision.ACTIVE:
+            return None
+        if self._coin(choice.task) >= trial.shadow:
+            return None
+        return self._ask(choice.task, trial, choice.target, has_room)
+
+    def _coin(self, task: str) -> float:
+        return self._rng(task).random()
+
+    def _rng(self, task: str) -> random.Random:
+        rng = self._random.get(task)
+        if rng is None:
+            seed = self._specs[task].seed if task in self._specs else None
+            rng = self._random[task] = random.Random(None if seed is None else f"{seed}/{task}")
+        return rng
+
+    def _ask(
+        self,
+        task: str,
+        trial: Trial,
+        active: Target,
+        has_room: Callable[[Target], bool],
+        also: Target | None = None,
+    ) -> Target | None:
+        """The policy's choice among candidates with room, and ``also``."""
+        open_to = {t.model: t for t in trial.candidates if t != active and has_room(t)}
+        if also is not None:
+            open_to[also.model] = also
+        arms = tuple(arm for arm in self.arms.get(task, ()) if arm.model in open_to)
+        if not arms:
+            return None
+        spec = self._specs.get(task) or AutoswapSpec()
+        policy = self._policies.get(task)
+        if policy is None:
+            policy = self._policies[task] = make_policy(spec.policy, spec.policy_options)
+        snapshot = Snapshot(task, arms, active.model, self._quality.get(task, 0.8))
+        try:
+            model = policy.select(snapshot, self._rng(task))
+            policy.update(model, None)
+        except BROKEN_POLICY:  # somebody else's code must not cost a client its answer
+            self.failures += 1
+            log.exception("policy %s of task %s failed", spec.policy, task)
+            return None
+        return open_to.get(model)

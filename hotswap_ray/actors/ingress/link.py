@@ -1,0 +1,157 @@
+"""What an ingress replica does besides requests: follow the table, report, hand in outcomes.
+
+Nothing here is on the path of a request. With both actors gone it keeps trying, and the
+router goes on with the last table.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hotswap_ray.actors.ingress.router import Router
+from hotswap_ray.actors.judge.judge import Judging, judge_here
+from hotswap_ray.config import LearningConfig
+from hotswap_ray.core.errors import HotswapError
+from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.routing.table import RouteTable
+
+RETRY_S = 0.2
+WATCH_S = 0.5
+JUDGE_S = 0.1  # an answer waits no longer than this before it is judged
+MAX_UNSENT = 100_000
+log = logging.getLogger("hotswap.ingress")
+
+
+class ControlLink:
+    """Connects one router with the two actors.
+
+    Args:
+        name: Ray actor name of this replica: the controller asks Ray whether it lives.
+        router: The data path.
+        controller: ``SwapController`` or a proxy of it.
+        learning: ``LearningActor`` or a proxy of it.
+        config: When a batch of outcomes is sent.
+        on_batch: Sees each batch once; metrics are made there.
+        judge: Judges answers.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        router: Router,
+        controller: Any,
+        learning: Any,
+        config: LearningConfig,
+        on_batch: Callable[[list[Outcome]], None] = lambda batch: None,
+        judge: Judging = judge_here,
+    ) -> None:
+        self.lost_outcomes = 0
+        self._name = name
+        self._router = router
+        self._controller = controller
+        self._learning = learning
+        self._config = config
+        self._on_batch = on_batch
+        self._judge = judge
+        self._connected: list[str] = []
+        self._unsent: dict[str, list[Outcome]] = {}
+        self._drained = asyncio.Event()
+        self._flushing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Get the first table, then follow it in the background.
+
+        Returns only with a table: a replica without one must not become ready.
+        """
+        while True:
+            try:
+                table = await self._controller.listen(self._name, -1)
+                break
+            except HotswapError as error:
+                log.warning("waiting for the controller: %s", error)
+                await asyncio.sleep(RETRY_S)
+        self._connected = await self._router.apply(table)
+        self._tasks = [
+            asyncio.create_task(self._forever(step))
+            for step in (
+                self._follow,
+                self._report_drained,
+                self._flush_later,
+                self._judge_later,
+                self._watch,
+            )
+        ]
+
+    def drained(self) -> None:
+        """The router's last request on a draining application has ended."""
+        self._drained.set()
+
+    async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        while True:
+            try:
+                await step()
+            except HotswapError as error:
+                log.warning("%s: %s", step.__name__, error)
+                await asyncio.sleep(RETRY_S)
+            except Exception:
+                # A replica that no longer follows the table would serve from it for ever.
+                log.exception("%s failed", step.__name__)
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        # First, because a controller that restarted knows nothing of us.
+        await self._acknowledge()
+        version = self._router.table.version
+        table: RouteTable = await self._controller.listen(self._name, version)
+        if table.version != version:
+            self._connected = await self._router.apply(table)
+
+    async def _report_drained(self) -> None:
+        await self._drained.wait()
+        self._drained.clear()
+        await self._acknowledge()
+
+    async def _acknowledge(self) -> None:
+        await self._controller.acknowledge(
+            self._name,
+            self._router.table.version,
+            self._connected,
+            dict(self._router.in_flight),
+            self._router.rollout.moving(self._router.table),
+        )
+
+    async def _watch(self) -> None:
+        await asyncio.sleep(WATCH_S)
+        self._router.watch()
+        connected = await self._router.reconnect()
+        if connected != self._connected:  # a swap may wait for this replica to reach a model
+            self._connected = connected
+            await self._acknowledge()
+
+    async def _flush_later(self) -> None:
+        await asyncio.sleep(self._config.flush_s)
+        await self.flush()
+        if any(route.trial for route in self._router.table.routes.values()):
+            self._router.explorer.arms = await self._learning.arms()
+
+    async def _judge_later(self) -> None:
+        if not await self._router.recorder.judge(self._judge):
+            await asyncio.sleep(JUDGE_S)
+
+    async def flush(self) -> None:
+        """Hand in the outcomes so far. A batch keeps its id until it is acknowledged."""
+        async with self._flushing:
+            batch = self._router.recorder.take()
+            if batch:
+                self._unsent[uuid.uuid4().hex] = batch
+                self._on_batch(batch)
+            while sum(map(len, self._unsent.values())) > MAX_UNSENT:
+                self.lost_outcomes += len(self._unsent.pop(next(iter(self._unsent))))
+            for batch_id, rows in list(self._unsent.items()):
+                await self._learning.record(rows, batch_id)
+                del self._unsent[batch_id]

@@ -1,0 +1,62 @@
+"""Ray metrics of requests, made from batches so that a request itself pays nothing."""
+
+from __future__ import annotations
+
+from collections import Counter as Tally
+
+from ray.util.metrics import Counter, Histogram
+
+from hotswap_ray.actors.ingress.shadows import Shadows
+from hotswap_ray.core.outcome import Outcome
+
+SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
+TENTHS = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.99]
+
+
+class RequestMetrics:
+    """``hotswap_*`` metrics of one ingress replica; Ray adds the prefix ``ray_``.
+
+    Labels are task and model only: bounded by the configuration.
+
+    Args:
+        shadows: Whose copies are counted.
+    """
+
+    def __init__(self, shadows: Shadows) -> None:
+        keys = ("task", "model")
+        self._requests = Counter(
+            "hotswap_requests", "Requests by result and decision.", (*keys, "code", "decision")
+        )
+        self._tokens = Counter("hotswap_tokens", "Tokens by direction.", (*keys, "kind"))
+        self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
+        self._ttft = Histogram("hotswap_ttft_seconds", "To the first token.", SECONDS, keys)
+        self._quality = Histogram("hotswap_quality", "Judged by checks.", TENTHS, keys)
+        self._copies = Counter("hotswap_shadows", "Copies by result: sent, dropped.", ("result",))
+        self._shadows = shadows
+        self._copied: Tally[str] = Tally()
+
+    def observe(self, batch: list[Outcome]) -> None:
+        """Count a batch of outcomes."""
+        requests: Tally[tuple[str, str, str, str]] = Tally()
+        tokens: Tally[tuple[str, str, str]] = Tally()
+        for row in batch:
+            code = "ok" if row.success else "failed"
+            requests[row.task, row.model, code, row.decision] += 1
+            tokens[row.task, row.model, "in"] += row.tokens_in
+            tokens[row.task, row.model, "out"] += row.tokens_out
+            tags = {"task": row.task, "model": row.model}
+            self._latency.observe(row.latency_ms / 1e3, tags)
+            if row.ttft_ms is not None:
+                self._ttft.observe(row.ttft_ms / 1e3, tags)
+            if row.quality is not None:
+                self._quality.observe(row.quality, tags)
+        for (task, model, code, decision), count in requests.items():
+            tags = {"task": task, "model": model, "code": code, "decision": decision}
+            self._requests.inc(count, tags)
+        for (task, model, kind), count in tokens.items():
+            if count:
+                self._tokens.inc(count, {"task": task, "model": model, "kind": kind})
+        copied = Tally(sent=self._shadows.sent, dropped=self._shadows.dropped)
+        for result, count in (copied - self._copied).items():
+            self._copies.inc(count, {"result": result})
+        self._copied = copied

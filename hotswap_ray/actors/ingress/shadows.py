@@ -1,0 +1,126 @@
+"""Copies of requests for candidates: no client sees the answer, and no client waits for it.
+
+A copy begins after the client's own answer has ended. It is dropped, and counted, when too
+many are at work, its model has less than half of its room left, or this replica is busy: what a
+copy costs is paid by the clients then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from hotswap_ray.actors.cluster.connection import cause
+from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.actors.ingress.connections import Connections
+from hotswap_ray.actors.ingress.explorer import Explorer
+from hotswap_ray.actors.ingress.in_flight import InFlight
+from hotswap_ray.actors.ingress.recorder import Recorder
+from hotswap_ray.core.errors import RequestError
+from hotswap_ray.core.outcome import SHADOW_PREFIX, Decision, Outcome
+from hotswap_ray.core.routing.table import Choice, Route
+from hotswap_ray.core.routing.target import Target
+from hotswap_ray.core.spec.autoswap import AutoswapSpec
+
+
+class Shadows:
+    """Sends copies and records what became of them.
+
+    Args:
+        explorer: Says which requests are copied, and to whom.
+        connections: To the models.
+        recorder: Takes the outcomes.
+        specs: How many at once, by task.
+        load: Counts copies too, so that a model is not taken away under one.
+        timeout_s: Longest answer.
+
+    Attributes:
+        sent: Copies begun.
+        dropped: Copies that were wanted and not begun.
+        busy: Whether this replica has no time to spare just now.
+    """
+
+    def __init__(
+        self,
+        explorer: Explorer,
+        connections: Connections,
+        recorder: Recorder,
+        specs: Mapping[str, AutoswapSpec],
+        load: InFlight,
+        timeout_s: float,
+    ) -> None:
+        self.sent = 0
+        self.dropped = 0
+        self.busy: Callable[[], bool] = lambda: False
+        self._explorer = explorer
+        self._connections = connections
+        self._recorder = recorder
+        self._at_once = {task: spec.shadow_at_once for task, spec in specs.items()}
+        self._load = load
+        self._timeout_s = timeout_s
+        self._at_work: Counter[str] = Counter()
+        self._running: set[asyncio.Task[None]] = set()
+
+    def begin(self, call: Call, choice: Choice, route: Route, at_s: float) -> bool:
+        """Copy a request that was just answered, if the coin says so and there is room.
+
+        Args:
+            call: The request.
+            choice: Who answered it.
+            route: Its task's.
+            at_s: When it arrived; the copy has the same time, which tells that they are a pair.
+
+        Returns:
+            Whether a copy began: the client's answer is then one half of a pair.
+        """
+        target = self._explorer.shadow(choice, route, lambda _: True)
+        if target is None:
+            return False
+        task = choice.task
+        full = self.busy() or self._at_work[task] >= self._at_once.get(task, 1)
+        if full or not self._load.enter_copy(target):
+            self.dropped += 1
+            return False
+        self.sent += 1
+        self._at_work[task] += 1
+        copy = asyncio.create_task(self._run(call, task, target, at_s))
+        self._running.add(copy)
+        copy.add_done_callback(self._running.discard)
+        return True
+
+    async def _run(self, call: Call, task: str, target: Target, at_s: float) -> None:
+        body = {k: v for k, v in call.body.items() if k not in ("stream", "stream_options")}
+        copy = replace(call, request_id=SHADOW_PREFIX + call.request_id, body=body)
+        started = time.perf_counter()
+        answer: bytes | None = None
+        usage = (0, 0, 0)
+        counts = True
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                answer, *used = await self._connections.to(target).generate(call.endpoint, body)
+            usage = (used[0], used[1], used[2])
+        except asyncio.CancelledError:
+            counts = False
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever failed is this copy's outcome, recorded below
+            counts = not isinstance(cause(error), RequestError)
+        finally:
+            self._at_work[task] -= 1
+            self._load.leave_copy(target)
+            if counts:
+                outcome = Outcome(
+                    copy.request_id,
+                    task,
+                    target.model,
+                    target.generation,
+                    Decision.SHADOW,
+                    at_s,
+                    answer is not None,
+                    (time.perf_counter() - started) * 1e3,
+                    None,
+                    *usage,
+                )
+                self._recorder.add(copy, outcome, answer, False)

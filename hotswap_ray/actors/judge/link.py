@@ -1,0 +1,155 @@
+"""A caller's way to the judge: it always comes back, with or without a verdict."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from itertools import islice
+
+from hotswap_ray.actors.cluster.proxy import ActorProxy
+from hotswap_ray.actors.judge.judge import JUDGE, Job, Strikes, Verdict, labels
+from hotswap_ray.core.errors import HotswapError
+
+MOST_JOBS = 32
+"""Answers sent at once."""
+MOST_OVERDUE = 8
+"""Answers of a batch that may use their whole limit before the batch counts as lost."""
+SPARE_S = 10.0
+"""Seconds a batch gets beyond its checks: the way there, a queue, a judge that starts."""
+RESTART_S = 30.0
+"""Longest wait for a judge that was lost to answer again."""
+PAUSE_S = 0.2
+
+Reach = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
+Kill = Callable[[], Awaitable[None]]
+
+
+class JudgeLink:
+    """Sends answers to the judge, and kills a judge that does not answer.
+
+    After a batch came to nothing its jobs go one at a time, so that only the one that hangs
+    or takes the process down goes unjudged. Safe to share: one batch is on its way at a time.
+
+    Args:
+        reach: ``Judge.judge``; raises ``HotswapError`` if the judge cannot be reached.
+        kill: Ends the judge's process; somebody starts it again.
+        limit_s: ``learning.check_timeout_s``, seconds for the checks of one answer.
+        spare_s: Seconds a batch gets beyond that.
+        restart_s: Longest wait for a judge that was lost.
+
+    Attributes:
+        unjudged: Answers without any verdict so far.
+        errors: How many of these for an error.
+        last_error: The last of them; empty if there was none.
+    """
+
+    def __init__(
+        self,
+        reach: Reach,
+        kill: Kill,
+        limit_s: float,
+        *,
+        spare_s: float = SPARE_S,
+        restart_s: float = RESTART_S,
+    ) -> None:
+        self._reach = reach
+        self._kill = kill
+        self._limit_s = limit_s
+        self._spare_s = spare_s
+        self._restart_s = restart_s
+        self._strikes = Strikes()
+        self._turn = asyncio.Lock()
+        self.unjudged = 0
+        self.errors = 0
+        self.last_error = ""
+
+    async def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
+        """Judge answers.
+
+        Args:
+            jobs: The answers.
+
+        Returns:
+            One verdict a job, in order. Never raises but when cancelled.
+        """
+        verdicts: list[Verdict] = []
+        rest = iter(jobs)
+        async with self._turn:
+            while batch := list(islice(rest, MOST_JOBS)):
+                verdicts += await self._batch(batch)
+        for verdict in verdicts:
+            self.unjudged += verdict.quality is None and verdict.format_ok is None
+            self.errors += bool(verdict.error)
+            self.last_error = verdict.error or self.last_error
+        return verdicts
+
+    async def _batch(self, jobs: list[Job]) -> list[Verdict]:
+        resting = [self._strikes.resting(job) for job in jobs]
+        awake = [job for job, rests in zip(jobs, resting, strict=True) if rests is None]
+        asked = iter(await self._awake(awake) if awake else ())
+        return [rests or next(asked) for rests in resting]
+
+    async def _awake(self, jobs: list[Job]) -> list[Verdict]:
+        answer = await self._ask(jobs)
+        if isinstance(answer, list):
+            return answer
+        verdicts: list[Verdict] = []
+        for job in jobs:
+            if rests := self._strikes.resting(job):
+                verdicts.append(rests)
+                continue
+            if not await self._is_back():
+                gone = Verdict(None, f"the judge is down: {answer}")
+                return verdicts + [gone] * (len(jobs) - len(verdicts))
+            again = await self._ask([job])
+            self._strikes.note(job, hung=isinstance(again, str))
+            if isinstance(again, list):
+                verdicts += again
+            else:
+                verdicts.append(Verdict(None, f"{again}: {labels(job)}"))
+        return verdicts
+
+    async def _ask(self, jobs: list[Job]) -> list[Verdict] | str:
+        """The verdicts, or why there are none; a judge that is silent is dead afterwards."""
+        limit_s = self._limit_s * min(len(jobs), MOST_OVERDUE) + self._spare_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._reach(jobs)
+        except TimeoutError:
+            await self._kill()
+            return f"no verdict within {limit_s:g} s"
+        except HotswapError as error:
+            return error.message
+
+    async def _is_back(self) -> bool:
+        """Wait until the judge answers; not by sending what may have killed it."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._restart_s):
+                while True:
+                    with suppress(HotswapError):
+                        await self._reach(())
+                        return True
+                    await asyncio.sleep(PAUSE_S)
+        return False
+
+
+def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> JudgeLink:
+    """The link of a process of the cluster to the actor that ``app.py`` starts.
+
+    Args:
+        namespace: Ray namespace of the actor.
+        limit_s: ``learning.check_timeout_s``.
+        spare_s: See ``JudgeLink``.
+    """
+
+    async def kill() -> None:
+        import ray  # only a process of the cluster needs it
+
+        with suppress(ValueError, ray.exceptions.RayError):
+            actor = await asyncio.to_thread(ray.get_actor, JUDGE, namespace=namespace)
+            ray.kill(actor, no_restart=False)
+
+    # The link has its own limits, which know how much is asked.
+    reach = ActorProxy(JUDGE, namespace, timeout_s=86_400).judge
+    return JudgeLink(reach, kill, limit_s, spare_s=spare_s)

@@ -1,0 +1,1 @@
+"""The process that keeps what was learned and decides by it."""

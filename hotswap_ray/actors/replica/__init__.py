@@ -1,0 +1,1 @@
+"""The process that hosts one model's engine."""

@@ -1,0 +1,165 @@
+"""The replica that hosts one engine: frames its answers, bounds its work, loads it politely.
+
+It is the only place where an engine's objects become bytes, so the ingress forwards them
+without looking inside. A plain class; ``app.py`` makes it a Serve deployment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any
+
+import orjson
+
+from hotswap_ray.actors.replica.priority import lowered_priority
+from hotswap_ray.core.errors import EngineLoadFailed, EngineUnavailable
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.spec.task import ModelSpec
+from hotswap_ray.engines.base import load_engine_class
+
+STREAM_INTERVAL_S = 0.02  # chunks that arrive closer together travel as one message
+MEMORY_AGE_S = 1.0  # reading resident memory costs more than a small answer
+
+
+class ModelReplica:
+    """Serves one generation of a model.
+
+    Args:
+        spec: The model, as plain values (it travels through Ray).
+        generation: Load number of the model.
+        load_nice: Steps of niceness (0..19) that this process takes back while it loads.
+    """
+
+    async def __init__(  # type: ignore[misc] # Serve awaits an async constructor
+        self, spec: dict[str, Any], generation: int, load_nice: int = 0
+    ) -> None:
+        self._spec = ModelSpec.model_validate(spec)
+        self._generation = generation
+        self._slots = asyncio.Semaphore(self._spec.max_ongoing_requests)
+        self._asleep = False
+        self._memory = (0.0, 0)
+        started = time.perf_counter()
+        with lowered_priority(load_nice):
+            self._engine = load_engine_class(self._spec.engine)(self._spec)
+            try:
+                await self._engine.start()
+            except EngineLoadFailed:
+                await self._engine.stop()
+                raise
+        self._load_s = time.perf_counter() - started
+
+    async def ping(self) -> dict[str, Any]:
+        """Identity and measured memory; also warms a caller's connection."""
+        return {
+            "model": self._spec.id,
+            "generation": self._generation,
+            "pid": os.getpid(),
+            "memory_bytes": self._engine.memory_bytes(),
+            "load_s": self._load_s,
+            "asleep": self._asleep,
+        }
+
+    async def generate(
+        self, endpoint: Endpoint, body: dict[str, Any]
+    ) -> tuple[bytes, int, int, int]:
+        """Answer whole.
+
+        Returns:
+            The JSON body, prompt tokens, answer tokens and memory of this replica in bytes.
+        """
+        async with self._slots:
+            self._awake()
+            answer = await self._engine.generate(endpoint, body)
+        answer["model"] = self._spec.id
+        usage = answer["usage"]
+        return (
+            orjson.dumps(answer),
+            usage["prompt_tokens"],
+            usage["completion_tokens"],
+            self._memory_bytes(),
+        )
+
+    async def stream(
+        self, endpoint: Endpoint, body: dict[str, Any]
+    ) -> AsyncIterator[bytes | tuple[bytes, int, int, int]]:
+        """Answer in server-sent events.
+
+        Yields:
+            Frames as bytes and, last, the last frame with prompt tokens, answer tokens and
+            memory in bytes, as one item: each costs as much as a small answer. A stream
+            without that last item was cut short.
+        """
+        wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
+        usage: dict[str, int] = {}
+        buffer: list[bytes] = []
+        sent_at = 0.0  # the first chunk goes out at once: it is the time to first token
+        # Closed before the slot is free: the next request must find the engine idle.
+        async with self._slots, aclosing(self._engine.stream(endpoint, body)) as chunks:  # type: ignore[type-var]
+            self._awake()
+            async for chunk in chunks:
+                chunk["model"] = self._spec.id
+                found = chunk.pop("usage", None)
+                if found:
+                    usage = found
+                if chunk.get("choices"):
+                    buffer.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
+                if found and wants_usage:
+                    tail = {**chunk, "choices": [], "usage": found}
+                    buffer.append(b"data: " + orjson.dumps(tail) + b"\n\n")
+                now = time.perf_counter()
+                if buffer and now - sent_at >= STREAM_INTERVAL_S:
+                    sent_at = now
+                    yield b"".join(buffer)
+                    buffer.clear()
+        buffer.append(b"data: [DONE]\n\n")
+        yield (
+            b"".join(buffer),
+            usage.get("prompt_tokens", 0),
+            usage.get("completion_tokens", 0),
+            self._memory_bytes(),
+        )
+
+    async def frames(self, endpoint: Endpoint, body: dict[str, Any]) -> bytes:
+        """All frames of a stream at once, for whoever looks at how a model streams."""
+        stream = self.stream(endpoint, body)
+        return b"".join([item if isinstance(item, bytes) else item[0] async for item in stream])
+
+    async def sleep(self) -> int:
+        """Give memory back; returns the memory that remains, in bytes."""
+        if not self._asleep:
+            self._asleep = True
+            await self._engine.sleep()
+        return self._engine.memory_bytes()
+
+    async def wake(self) -> int:
+        """Answer again; returns the memory in use, in bytes."""
+        if self._asleep:
+            await self._engine.wake()
+            self._asleep = False
+        return self._engine.memory_bytes()
+
+    async def stop(self) -> None:
+        """Release the engine before the process ends."""
+        self._asleep = True
+        await self._engine.stop()
+
+    async def check_health(self) -> None:
+        """Called by Serve; an engine that cannot answer gets its replica replaced."""
+        if not self._asleep:
+            await self._engine.check_health()
+
+    def _awake(self) -> None:
+        if self._asleep:
+            raise EngineUnavailable(f"model {self._spec.id!r} is asleep", 5.0)
+
+    def _memory_bytes(self) -> int:
+        read_at, value = self._memory
+        now = time.monotonic()
+        if now - read_at > MEMORY_AGE_S:
+            value = self._engine.memory_bytes()
+            self._memory = (now, value)
+        return value

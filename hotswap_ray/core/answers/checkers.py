@@ -1,0 +1,289 @@
+"""How good is this answer? The mechanical judge of golden prompts and of live answers.
+
+An engine that is up can still answer rubbish: vLLM, woken without its weights, says ``!!!!``
+and no error. So no check passes an answer that is empty or one character repeated, unless
+that is what was asked for.
+
+A regular expression may backtrack and a callable may loop for ever, so answers of live
+traffic are judged in a process of their own: ``actors/judge/judge.py``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import Any, cast
+
+from jsonschema.validators import Draft202012Validator, validator_for
+from referencing import Registry
+from referencing.exceptions import Unresolvable
+
+from hotswap_ray.core.errors import CheckerFailed, NotFound
+from hotswap_ray.core.names import did_you_mean
+from hotswap_ray.core.spec.golden import GUARDS, Check
+
+GROUP = "hotswap_ray.checkers"
+"""Entry points that a check of kind ``callable`` may name."""
+
+Checker = Callable[[Mapping[str, Any], str], float | bool | None]
+"""A user's own check: request body and answer to a score in [0, 1]; None if it cannot tell."""
+
+_NUMBER = re.compile(
+    r"[-+\u2212]?(?:(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?"
+)
+_GARBAGE_RUN = 4
+_EDGES = " .,;:!?\"'`*_()[]"
+_FENCE = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
+_CANNOT = (
+    r"i(?: can(?:'t|not| not)| could(?:n't| not)| won't| will not"
+    r"| am (?:unable|not able)|'m (?:unable|not able))"
+)
+_REFUSAL = re.compile(
+    # "Sorry, but I cannot ..." whatever follows
+    r"(?:unfortunately|(?:i(?:'m| am) )?(?:(?:so|very|really) )?sorry|(?:i |my )?apolog\w+)"
+    rf"[\s,.;:!-]*(?:but )?(?:as an ai|{_CANNOT})\b"
+    # "I cannot help ..."; "I can't believe ..." is an answer
+    rf"|{_CANNOT}(?: to| be able to)? (?:help|assist|comply|fulfill?|answer|provide|discuss"
+    r"|engage|participate|support|create|generate|write|produce|do (?:that|this))\b"
+    r"|as an ai\b|i(?:'m| am) (?:just |only )?an ai\b|i must (?:decline|refuse)\b"
+)
+
+
+def judge(
+    checks: Sequence[Check], answer: str, request: Mapping[str, Any] | None = None
+) -> float | None:
+    """The quality of one answer, from all checks of its task.
+
+    Args:
+        checks: The task's checks.
+        answer: The model's text.
+        request: The request body, for callables.
+
+    Returns:
+        0 if a guard fails, else the weighted mean of the other checks that could tell, 1 if
+        there are only guards; ``None`` if no check could tell. Missing is never zero.
+
+    Raises:
+        CheckerFailed: A check could not be made; the text names it.
+
+    Example:
+        >>> guard = Check(kind="length", max_chars=20)
+        >>> right = Check(kind="contains", value="Paris", weight=3)
+        >>> judge([guard, right, Check(kind="regex", value="^[A-Z]+$")], "Paris")
+        0.75
+        >>> judge([guard, right], "Paris, the capital of France")
+        0.0
+    """
+    guards = [check for check in checks if check.kind in GUARDS]
+    if any(score(check, answer, request) == 0 for check in guards):
+        return 0.0
+    others = [check for check in checks if check.kind not in GUARDS]
+    if not others:
+        return 1.0 if guards else None
+    scores = [(check.weight, score(check, answer, request)) for check in others]
+    told = [(weight, value) for weight, value in scores if value is not None]
+    if not told:
+        return None
+    return math.fsum(w * value for w, value in told) / math.fsum(w for w, _ in told)
+
+
+def score(check: Check, answer: str, request: Mapping[str, Any] | None = None) -> float | None:
+    """Judge one answer by one check.
+
+    Args:
+        check: What is expected. ``contains`` ignores case and runs of blanks; ``exact`` ignores
+            these and punctuation at both ends; ``identical`` ignores nothing; ``regex``
+            searches, case as written; ``numeric`` takes the first number in the answer, within
+            ``tolerance``; ``json_schema`` takes the answer, or the first JSON value in it;
+            ``length`` counts characters without blanks at both ends; ``refusal`` passes what
+            does not begin like a well-known refusal, a heuristic.
+        answer: The model's text.
+        request: The request body, for callables.
+
+    Returns:
+        A score in [0, 1]; ``None`` only from a callable that cannot tell.
+
+    Raises:
+        CheckerFailed: The check could not be made; the text names it.
+
+    Example:
+        >>> score(Check(kind="contains", value="Paris"), "It is PARIS, of course.")
+        1.0
+        >>> score(Check(kind="exact", value="Le chat"), "  le  chat. ")
+        1.0
+        >>> score(Check(kind="regex", value=r"^[A-Z ]+$"), "HELLO")
+        1.0
+        >>> score(Check(kind="numeric", value="1200", tolerance=1), "about 1,200.5 km")
+        1.0
+        >>> score(Check(kind="json_schema", json_schema={"required": ["a"]}), 'So: {"a": 1}.')
+        1.0
+        >>> score(Check(kind="non_empty"), "!!!!!!!!")
+        0.0
+    """
+    if check.kind == "callable":
+        return _called(check, answer, request or {})
+    return float(_passes(check, answer))
+
+
+def label(check: Check) -> str:
+    """A check in an error message, for example ``regex '^[A-Z]+$'``."""
+    return f"{check.kind} {check.value[:60]!r}" if check.value else check.kind
+
+
+@lru_cache(maxsize=256)
+def find_checker(name: str) -> Checker:
+    """The function of a check of kind ``callable``; its module is imported only now.
+
+    Args:
+        name: An entry point of the group ``hotswap_ray.checkers``, or ``module:function``.
+
+    Raises:
+        NotFound: There is no such function, or importing it fails; why.
+
+    Example:
+        >>> find_checker("hotswap_ray.core.answers.checkers:is_garbage").__name__
+        'is_garbage'
+    """
+    plugins = {point.name: point for point in entry_points(group=GROUP)}
+    module, _, attribute = name.partition(":")
+    try:
+        if name in plugins:
+            found = plugins[name].load()
+        elif attribute:
+            found = getattr(import_module(module), attribute)
+        else:
+            known = ", ".join(sorted(plugins)) or "none is installed"
+            text = f"no checker {name!r}{did_you_mean(name, plugins)}; known: {known}"
+            raise NotFound(f"{text}; or write module:function")
+    except (Exception, SystemExit) as error:  # a stranger's module may do anything
+        if isinstance(error, NotFound):
+            raise
+        text = f"checker {name!r} cannot be imported: {type(error).__name__}: {error}"
+        raise NotFound(text[:500]) from error
+    if not callable(found):
+        raise NotFound(f"checker {name!r} is not callable")
+    return cast("Checker", found)
+
+
+def is_garbage(answer: str) -> bool:
+    """Whether an answer says nothing: blank, or one character over and over.
+
+    >>> [is_garbage(text) for text in ("", "  ", "!!!!", "! ! ! !", "aaaa", "7", "ha", "...")]
+    [True, True, True, True, True, False, False, False]
+    """
+    characters = "".join(answer.split())
+    return not characters or (len(characters) >= _GARBAGE_RUN and len(set(characters)) == 1)
+
+
+def is_refusal(answer: str) -> bool:
+    """Whether an answer begins like a refusal: well-known English phrasings, no more.
+
+    >>> [is_refusal(text) for text in ("I'm sorry, but I can't share it.", "I can't believe it!")]
+    [True, False]
+    """
+    return _REFUSAL.match(_plain(answer).replace("\u2019", "'")) is not None
+
+
+def first_number(text: str) -> float | None:
+    """The first number in a text; ``None`` when there is none.
+
+    >>> first_number("7 + 5 = 12"), first_number("-3.5e2 m"), first_number("none")
+    (7.0, -350.0, None)
+    """
+    found = _NUMBER.search(text)
+    return float(found[0].replace(",", "").replace("\u2212", "-")) if found else None
+
+
+def json_values(text: str) -> Iterator[Any]:
+    """The JSON value that a text is; else the first that is fenced or embedded in it.
+
+    Args:
+        text: An answer. Embedded values are objects and arrays, not loose numbers.
+
+    Returns:
+        An iterator over one value; empty if there is none.
+
+    Example:
+        >>> [list(json_values(text)) for text in ("7", "Sure: [1, 2]!", "no")]
+        [[7], [[1, 2]], []]
+    """
+    for whole in (text, *(fenced[1] for fenced in _FENCE.finditer(text))):
+        try:
+            yield json.loads(whole, parse_constant=_no_constant)
+            return
+        except (ValueError, RecursionError):
+            continue
+    decoder = json.JSONDecoder(parse_constant=_no_constant)
+    for opening in re.finditer(r"[\[{]", text):
+        try:
+            yield decoder.raw_decode(text, opening.start())[0]
+            return
+        except ValueError:
+            continue
+        except RecursionError:
+            return
+
+
+def _passes(check: Check, answer: str) -> bool:
+    match check.kind:
+        case "identical":
+            return answer == check.value
+        case "regex":
+            return not is_garbage(answer) and re.search(check.value, answer) is not None
+        case "numeric":
+            number = first_number(answer)
+            return number is not None and abs(number - float(check.value)) <= check.tolerance
+        case "exact":
+            got, wanted = _plain(answer), _plain(check.value)
+            return got == wanted or got.strip(_EDGES) == (wanted.strip(_EDGES) or wanted)
+        case "contains":
+            return not is_garbage(answer) and _plain(check.value) in _plain(answer)
+        case "json_schema":
+            return any(meets(check.json_schema or {}, value) for value in json_values(answer))
+        case "length":
+            return check.min_chars <= len(answer.strip()) <= check.max_chars
+        case "refusal":
+            return not is_refusal(answer)
+        case _:
+            return not is_garbage(answer)
+
+
+def meets(schema: Mapping[str, Any] | bool, value: Any) -> bool:
+    """Whether a value meets a valid JSON schema. Raises ``CheckerFailed`` if it cannot tell."""
+    # An empty registry: references are resolved inside the schema, never over the network.
+    validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
+    try:
+        return bool(validator.is_valid(value))
+    except Unresolvable as error:
+        raise CheckerFailed(f"json_schema: a reference leads nowhere: {error}") from error
+    except RecursionError as error:
+        raise CheckerFailed("json_schema: the schema or the answer is nested too deep") from error
+
+
+def _called(check: Check, answer: str, request: Mapping[str, Any]) -> float | None:
+    try:
+        given = find_checker(check.value)(request, answer)
+        if given is None:
+            return None
+        value = math.nan if isinstance(given, str | bytes) else float(given)
+    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        text = f"{label(check)}: {type(error).__name__}: {error}"
+        raise CheckerFailed(text[:500]) from error
+    if not 0 <= value <= 1:
+        raise CheckerFailed(f"{label(check)}: gave {given!r:.60}, not a number from 0 to 1")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _plain(text: str) -> str:
+    """Same letters, one case, single blanks, whatever the Unicode form."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())

@@ -1,0 +1,1 @@
+"""Promote, roll back, unload, or leave alone?"""

@@ -1,0 +1,229 @@
+"""One task's running tests: what a live result may say.
+
+* Results count for a test when a coin chose their model (``active``, ``explore``,
+  ``canary``), when both models answered one prompt (``shadow``, ``bench``), and not when a
+  client chose (``pinned``) or a failure did (``fallback``): those prompts are no fair sample.
+* Where people or checks judge answers, an answer without a score waits for it. A failure
+  is worth nothing and known at once, so failures count only as often as successes are
+  scored; else a task where few people vote would see little but failures.
+* A golden prompt is compared once per test: asked again it is no new evidence.
+* One key's scores decide nothing alone, neither a promotion nor an alarm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from hotswap_ray.core.autoswap.decide import Choice
+from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.view import Alarm, TaskView
+from hotswap_ray.core.outcome import SHADOW_PREFIX, Decision, Outcome
+from hotswap_ray.core.proof.betting import FairShare
+
+MOST_WAITING = 5_000
+"""Answers of a task that wait for their score or their pair, forgotten beyond it."""
+DRAWN = frozenset({Decision.ACTIVE, Decision.EXPLORE, Decision.CANARY})
+PAIRED = frozenset({Decision.SHADOW, Decision.SHADOWED, Decision.BENCH})
+BENCH = re.compile(r"bench-(.+-[0-9a-f]{16})-.+")
+
+
+class Worth(Protocol):
+    """Utility of an answer."""
+
+    def __call__(self, outcome: Outcome, reward: float | None) -> float | None:
+        """In [0, 1]; ``None`` when the reward matters and is missing."""
+        ...
+
+
+class Experiment:
+    """Trials of one task, fed by its traffic.
+
+    Args:
+        trials: Its tests.
+        worth: Utility of an answer, from its reward.
+        trusted: Whether the scores of one key may decide alone.
+
+    Attributes:
+        changed: Whether something is not saved yet.
+        fallen: Models whose results fell; nothing was done about it yet.
+        untold: Their alarms, until somebody takes them.
+    """
+
+    def __init__(self, trials: Trials, worth: Worth, trusted: bool = False) -> None:
+        self.trials = trials
+        self.changed = True
+        self.fallen: set[str] = set()
+        self.untold: list[Alarm] = []
+        self._worth = worth
+        self._trusted = trusted
+        self._judged = False
+        self._successes = self._scores = self._owed = 0.0
+        self._benched: set[str] = set()
+        self._drift_gates: dict[str, FairShare] = {}
+        self._waiting: OrderedDict[str, Outcome] = OrderedDict()
+        self._pairs: OrderedDict[str, dict[str, float]] = OrderedDict()
+
+    def follow(self, view: TaskView, now_s: float) -> None:
+        """Bring the tests in line with the task's route and settings."""
+        ratio = min(max(round((1 - view.explore) / max(view.explore, 0.1)), 1), 10)
+        trials = self.trials
+        trials.configure(view.settings, view.margin, view.equivalence, ratio)
+        if trials.active != view.active:
+            trials.swapped(view.active, now_s, automatic=view.automatic)
+            self._benched.clear()
+            self.changed = True
+        if trials.previous != view.previous:
+            trials.previous = view.previous
+            self.changed = True
+
+    def take(self, outcome: Outcome) -> None:
+        """Use an outcome of the task for what it may count for."""
+        decision = outcome.decision
+        if decision not in DRAWN and decision not in PAIRED:
+            return
+        bench = decision == Decision.BENCH
+        if not bench:
+            if outcome.quality is not None:
+                self._now_judged()
+            if outcome.success:
+                self._successes += 1
+                self._scores += outcome.quality is not None
+        reward = self._reward(outcome, bench)
+        if reward is not None and not bench:
+            self._watch(outcome.model, reward)
+        if decision in PAIRED:
+            self._pair(outcome, reward, bench)
+        elif reward is None:
+            self._waiting[outcome.request_id] = outcome
+            if len(self._waiting) > MOST_WAITING:
+                self._waiting.popitem(last=False)
+        elif outcome.success or self._failure_counts():
+            self._serve(outcome, reward, None)
+
+    def score(self, model: str, request_id: str, score: float, source: str | None) -> None:
+        """Use a person's score of an answer.
+
+        Args:
+            model: Model that answered.
+            request_id: The answer's.
+            score: In [0, 1].
+            source: Whose key gave it; ``None`` is trusted.
+        """
+        self._now_judged()
+        outcome = self._waiting.pop(request_id, None)
+        if outcome is None:
+            return  # not drawn by a coin, or too long ago
+        self._scores += 1
+        source = None if self._trusted else source
+        self._serve(outcome, score, source)
+        gate = self._drift_gates.setdefault(model, FairShare())
+        if source is None or gate.admits(source):
+            self._watch(model, score)
+
+    def reopen(self, choice: Choice) -> list[str]:
+        """Models that fell and whose old results hold no longer; their tests start anew.
+
+        An emergency that is at work still needs to know of the fall.
+        """
+        kept = {choice.active} if choice.reason == "collapsed" and choice.applies else set()
+        gone = sorted(self.fallen - kept)
+        for model in gone:
+            self.trials.reopen(model)
+            self.changed = True
+        self.fallen &= kept
+        return gone
+
+    def _now_judged(self) -> None:
+        if not self._judged:  # successes and scores are not to be compared
+            self._judged = True
+            self.trials.restart()
+
+    def _reward(self, outcome: Outcome, bench: bool) -> float | None:
+        if not outcome.success:
+            return 0.0
+        if outcome.quality is not None:
+            return outcome.quality
+        return None if self._judged or bench else 1.0
+
+    def _failure_counts(self) -> bool:
+        """Whether this failure counts: as often as a success gets its score."""
+        if not self._judged:
+            return True
+        self._owed += min(1.0, (self._scores + 1) / (self._successes + 1))
+        if self._owed < 1:
+            return False
+        self._owed -= 1
+        return True
+
+    def _serve(self, outcome: Outcome, reward: float, source: str | None) -> None:
+        worth = self._worth(outcome, reward)
+        if worth is not None:
+            self.trials.served(outcome.model, worth, source)
+            self.changed = True
+
+    def _pair(self, outcome: Outcome, reward: float | None, bench: bool) -> None:
+        """Compare with the active model's answer to the same prompt, once that is there."""
+        worth = self._worth(outcome, reward)
+        if worth is None:
+            return
+        active, key = self.trials.active, prompt_of(outcome)
+        answers = self._pairs.setdefault(key, {})
+        fresh = [m for m in answers if m != active] if outcome.model == active else [outcome.model]
+        answers[outcome.model] = worth
+        if active in answers and fresh:
+            for model in fresh:
+                self._compare(model, answers[model], answers[active], key if bench else None)
+            if not bench:  # a golden prompt is answered by more models
+                del self._pairs[key]
+        if len(self._pairs) > MOST_WAITING:
+            self._pairs.popitem(last=False)
+
+    def _compare(self, model: str, worth: float, active_worth: float, key: str | None) -> None:
+        if key is not None:
+            once = f"{model}/{key[-16:]}"
+            if once in self._benched:
+                return
+            self._benched.add(once)
+        self.trials.pair(model, worth, active_worth)
+        self.changed = True
+
+    def _watch(self, model: str, value: float) -> None:
+        if self.trials.watch(model, value) != "none":
+            self.fallen.add(model)
+            self.untold.append(Alarm(self.trials.task, model, self.trials.recent(model)))
+
+    def to_doc(self) -> dict[str, Any]:
+        """Plain values for the store. What waits and the drift start anew after a restart."""
+        return {
+            **self.trials.to_doc(),
+            "judged": self._judged,
+            "successes": self._successes,
+            "scores": self._scores,
+            "benched": sorted(self._benched),
+        }
+
+    @classmethod
+    def from_doc(cls, doc: Mapping[str, Any], worth: Worth, trusted: bool = False) -> Experiment:
+        """Inverse of ``to_doc``."""
+        made = cls(Trials.from_doc(doc), worth, trusted)
+        made._judged, made._benched = doc["judged"], set(doc["benched"])
+        made._successes, made._scores = doc["successes"], doc["scores"]
+        made.changed = False
+        return made
+
+
+def prompt_of(outcome: Outcome) -> str:
+    """What the answers of several models to one prompt have in common.
+
+    Example:
+        >>> copy = Outcome("shadow-r1", "t", "m", 1, "shadow", 0.0, True, 1.0)
+        >>> prompt_of(copy)
+        'r1'
+    """
+    if outcome.decision == Decision.BENCH:
+        found = BENCH.fullmatch(outcome.request_id)
+        return found[1] if found else outcome.request_id
+    return outcome.request_id.removeprefix(SHADOW_PREFIX)

@@ -1,0 +1,206 @@
+"""The tests of all tasks: outcomes and scores go in, decisions about every task come out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from hotswap_ray.core.autoswap.decide import Choice, SwapCost, TaskState, decide, unloadable
+from hotswap_ray.core.autoswap.task import Experiment
+from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView, inputs_of
+from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
+from hotswap_ray.core.evidence.cell import Cell, Evidence
+from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.utility import Reference, utility
+from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.policies.selection import Arm
+from hotswap_ray.core.spec.task import Preferences
+
+
+class Experiments:
+    """Experiments of every task that the arbiter may decide about.
+
+    Args:
+        learned: Evidence and knowledge. It is told to forget what holds no longer.
+        trusted: Whether the scores of one key may decide alone.
+
+    Attributes:
+        on_alarm: Called when a model's results fell: somebody should look at once.
+        arms: What is believed of each model that may be tried, by task, since the last look.
+        forgot: Whether evidence was given up that the store still has.
+    """
+
+    def __init__(self, learned: Learned, trusted: bool = False) -> None:
+        self._learned = learned
+        self._trusted = trusted
+        self._tasks: dict[str, Experiment] = {}
+        self._models: Mapping[str, ModelFacts] = {}
+        self._references: dict[str, Reference] = {}
+        self.on_alarm: Callable[[], None] = lambda: None
+        self.arms: dict[str, tuple[Arm, ...]] = {}
+        self.forgot = False
+
+    def take(self, batch: Sequence[Outcome]) -> None:
+        """Use outcomes, in any order, for the tests they may count for."""
+        for outcome in batch:
+            experiment = self._tasks.get(outcome.task)
+            if experiment is not None:
+                experiment.take(outcome)
+                if experiment.untold:
+                    self.on_alarm()
+
+    def score(self, cell: Cell, request_id: str, score: float, source: str | None) -> None:
+        """Use a person's score of an answer; arguments as ``Experiment.score``."""
+        experiment = self._tasks.get(cell[0])
+        if experiment is not None:
+            experiment.score(cell[1], request_id, score, source)
+            if experiment.untold:
+                self.on_alarm()
+
+    def look(
+        self,
+        views: Sequence[TaskView],
+        models: Mapping[str, ModelFacts],
+        now_s: float,
+        rate: Callable[[str], float] = lambda task: 1.0,
+        kept: frozenset[str] = frozenset(),
+    ) -> Look:
+        """Decide about every task. A task whose mode is off is not observed any more.
+
+        Args:
+            views: The tasks as they are now; a change of the active model starts the tests
+                of its task anew.
+            models: Facts of every model.
+            now_s: Unix time.
+            rate: Arrival rate of a task, requests a second.
+            kept: Models that are never unloaded.
+        """
+        self._models = models
+        self._learned.prices = {name: (m.usd_in, m.usd_out) for name, m in models.items()}
+        watched = [view for view in views if view.settings.mode != "off"]
+        for task in self._tasks.keys() - {view.task for view in watched}:
+            del self._tasks[task]
+        self.arms = {}
+        beliefs = self._believe(watched)
+        findings: list[Finding] = []
+        alarms: list[Alarm] = []
+        states: list[TaskState] = []
+        for view in views:
+            if view.settings.mode == "off":
+                findings.append(Finding(Choice(view.task, "stay", "off", view.active), {}))
+                continue
+            experiment = self._tasks.get(view.task) or self._begin(view)
+            experiment.follow(view, now_s)
+            alarms += experiment.untold
+            experiment.untold = []
+            state = self._state(experiment, view, beliefs, now_s, rate(view.task))
+            choice = decide(state, view.settings)
+            findings.append(Finding(choice, inputs_of(state, view.settings)))
+            states.append(state)
+            for model in experiment.reopen(choice):
+                self._learned.forget((view.task, model))
+                self.forgot = True
+        if states and all(v.unload and v.settings.mode == "on" for v in views):
+            useless = unloadable(states, views[0].settings, kept)
+            findings += [Finding(choice, {}) for choice in useless]
+        return Look(tuple(findings), tuple(alarms))
+
+    def _begin(self, view: TaskView) -> Experiment:
+        worth = partial(self._worth, view.task)
+        made = Experiment(Trials(view.task, view.active), worth, self._trusted)
+        self._tasks[view.task] = made
+        return made
+
+    def _believe(self, views: Sequence[TaskView]) -> Beliefs:
+        """Priors from all tasks: also one that is not watched tells about its models."""
+        tasks = dict.fromkeys((*(view.task for view in views), *self._learned.knowledge))
+        models = dict.fromkeys((*self._models, *(view.active for view in views)))
+        return Beliefs(self._learned.cells if views else {}, [*tasks], [*models])
+
+    def _state(
+        self,
+        experiment: Experiment,
+        view: TaskView,
+        beliefs: Beliefs,
+        now_s: float,
+        requests_per_s: float,
+    ) -> TaskState:
+        task, trials = view.task, experiment.trials
+        models = [view.active, *view.candidates] if view.meets_limits else [*view.candidates]
+        limit_ms = self._learned.known(task).requirements.max_latency_ms
+        cells = {m: self._learned.cells.get((task, m)) for m in models}
+        fit = [m for m in models if not _too_slow(cells[m], limit_ms, view.settings.min_samples)]
+        costs_usd = {m: self._learned.mean_cost_usd(cells[m]) for m in fit}
+        preferences = self._preferences(task)
+        reference = self._reference(preferences, {m: cells[m] for m in fit}, costs_usd)
+        self._references[task] = reference
+        arms = [beliefs.arm(task, m, cells[m], preferences, reference, costs_usd[m]) for m in fit]
+        wanted = {*trials.undecided(fit), view.active, view.previous}
+        self.arms[task] = tuple(a for a in arms if view.every_arm or a.model in wanted)
+        prices = {m: costs_usd[m] or float(self._facts(m).memory_bytes) for m in fit}
+        loads = {m: SwapCost(load_s=self._facts(m).load_s) for m in fit}
+        return trials.state(now_s, arms, requests_per_s, prices, loads)
+
+    def _worth(self, task: str, outcome: Outcome, reward: float | None) -> float | None:
+        return utility(
+            self._preferences(task),
+            self._references.get(task, NO_REFERENCE),
+            reward,
+            success=outcome.success,
+            latency_ms=outcome.latency_ms,
+            cost_usd=self._learned.cost_usd(outcome.model, outcome.tokens_in, outcome.tokens_out),
+            memory_bytes=outcome.memory_bytes or self._facts(outcome.model).memory_bytes or None,
+        )
+
+    def _facts(self, model: str) -> ModelFacts:
+        return self._models.get(model) or ModelFacts()
+
+    def _preferences(self, task: str) -> Preferences:
+        stated = self._learned.known(task).preferences
+        return QUALITY_ONLY if stated == QUALITY_ONLY else stated
+
+    def _reference(
+        self,
+        preferences: Preferences,
+        cells: Mapping[str, Evidence | None],
+        costs_usd: Mapping[str, float | None],
+    ) -> Reference:
+        """What is usual at a task: means over the models' own values."""
+        if preferences is QUALITY_ONLY:
+            return NO_REFERENCE
+        latencies = [cell.latency_ms.quantile(0.5) for cell in cells.values() if cell is not None]
+        memory = [self._facts(model).memory_bytes or None for model in cells]
+        return Reference(_mean(latencies), _mean([*costs_usd.values()]), _mean(memory))
+
+    def changed_docs(self) -> list[dict[str, Any]]:
+        """Plain values of every experiment that changed since the last call."""
+        changed = [experiment for experiment in self._tasks.values() if experiment.changed]
+        for experiment in changed:
+            experiment.changed = False
+        return [experiment.to_doc() for experiment in changed]
+
+    def not_saved(self, docs: Sequence[Mapping[str, Any]]) -> None:
+        """What ``changed_docs`` gave could not be kept; it is given again."""
+        for doc in docs:
+            if experiment := self._tasks.get(doc["task"]):
+                experiment.changed = True
+
+    def load(self, docs: Mapping[str, Mapping[str, Any]]) -> None:
+        """Go on with saved experiments."""
+        for task, doc in docs.items():
+            worth = partial(self._worth, task)
+            self._tasks[task] = Experiment.from_doc(doc, worth, self._trusted)
+
+
+def _too_slow(cell: Evidence | None, limit_ms: float | None, least: int) -> bool:
+    """Whether a model is known to miss a task's latency limit more often than not."""
+    if cell is None or limit_ms is None or cell.count < least:
+        return False
+    return (cell.latency_ms.quantile(0.5) or 0.0) > limit_ms
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

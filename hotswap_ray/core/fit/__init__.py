@@ -1,0 +1,1 @@
+"""May this model serve this task, and is there room for it?"""

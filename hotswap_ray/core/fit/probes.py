@@ -1,0 +1,255 @@
+"""What a loaded model can do, found out by asking it: the questions and how answers are judged.
+
+A probe is a generator: it yields questions, gets answers, and returns what they show. Whoever
+runs it does the asking (``actors/controller/swaps/probing.py``), so nothing here waits or knows a
+network.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hotswap_ray.core.fit.capabilities import canonicals
+from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.spec.task import ModelSpec
+
+FEW_TOKENS = 8
+MANY_TOKENS = 64
+"""Longest answer with a tool call or JSON; a model that says more is cut off, not judged."""
+HELD = 0.95
+"""Share of a long prompt that must be read; the prompt's length is an estimate."""
+
+PROMPT = "Count on: one two three four five"
+TURNS = (
+    {"role": "user", "content": "Hello"},
+    {"role": "assistant", "content": "Hello."},
+    {"role": "user", "content": PROMPT},
+)
+WEATHER = {
+    "type": "function",
+    "function": {
+        "name": "get_weather",
+        "description": "Weather in a city now.",
+        "parameters": {
+            "type": "object",
+            "properties": {"city": {"type": "string"}},
+            "required": ["city"],
+        },
+    },
+}
+MARKERS = re.compile(r"<\|?(im_start|im_end|start_of_turn|end_of_turn|eot_id)\b|\[/?INST\]")
+"""Of chat templates; in an answer they show that the wrong one is in use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What one probe showed.
+
+    Attributes:
+        name: Capability.
+        supported: Whether the model has it; ``None`` when it could not be measured.
+        detail: What was seen, for people.
+    """
+
+    name: str
+    supported: bool | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One request to the model.
+
+    Attributes:
+        endpoint: Where to.
+        body: OpenAI body. A streamed answer comes back as its chunks: ``{"chunks": [...]}``.
+        decides: Whether a refusal shows that the capability is missing.
+        streamed: Whether to stream.
+    """
+
+    endpoint: Endpoint
+    body: dict[str, Any]
+    decides: bool = True
+    streamed: bool = False
+
+
+Answer = Mapping[str, Any]
+Seen = tuple[bool | None, str]
+Script = Generator[Question, Answer, Seen]
+
+
+def script(name: str, spec: ModelSpec, context_tokens: int) -> Script:
+    """A probe, ready to run.
+
+    Args:
+        name: One of ``PROBES``.
+        spec: The model; what has to do with no endpoint is asked at one that it declares.
+        context_tokens: Length to try, for the probe ``context``.
+    """
+    chats = "completions" not in canonicals(spec.capabilities)
+    return PROBES[name]("chat/completions" if chats else "completions", context_tokens)
+
+
+def _body(endpoint: Endpoint, prompt: str | None = None, **more: Any) -> dict[str, Any]:
+    body = {"max_tokens": FEW_TOKENS, "temperature": 0, **more}
+    if endpoint == "completions":
+        return {"prompt": prompt or PROMPT, **body}
+    turns = [{"role": "user", "content": prompt}] if prompt else list(TURNS)
+    return {"messages": turns, **body}
+
+
+def _chat(endpoint: Endpoint, context_tokens: int) -> Script:
+    """A conversation is answered, and the chat template does not show in the answer."""
+    said = yield Question("chat/completions", _body("chat/completions"))
+    text = _text(said)
+    if marker := MARKERS.search(text):
+        return False, f"the chat template does not fit: {marker[0]!r} is part of the answer"
+    if not text and not _thoughts(said):
+        return None, "the answer is empty"
+    return True, "answers a conversation"
+
+
+def _completions(endpoint: Endpoint, context_tokens: int) -> Script:
+    said = yield Question("completions", _body("completions"))
+    return (True, "continues a prompt") if _text(said) else (None, "the answer is empty")
+
+
+def _stop(endpoint: Endpoint, context_tokens: int) -> Script:
+    """The model's own answer gives the stop sequence, so any model can be asked."""
+    whole = _text((yield Question(endpoint, _body(endpoint), decides=False)))
+    words = whole.split()
+    if len(words) < 2 or words[0] == words[-1]:
+        return None, "the answer is too short to stop in"
+    stop = words[-1]
+    said = yield Question(endpoint, _body(endpoint, stop=[stop]))
+    text = _text(said)
+    if stop in text:
+        return False, "a stop sequence is ignored"
+    if whole.startswith(text):
+        return True, "ends before a stop sequence"
+    return None, "two answers to one prompt at temperature 0 differ"
+
+
+def _stream_usage(endpoint: Endpoint, context_tokens: int) -> Script:
+    body = _body(endpoint, stream=True, stream_options={"include_usage": True})
+    said = yield Question(endpoint, body, streamed=True)
+    usage: Mapping[str, Any] = next((c["usage"] for c in said["chunks"] if c.get("usage")), {})
+    tokens_in, tokens_out = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
+    if tokens_in > 0 and tokens_out > 0:
+        return True, f"counted {tokens_in} tokens in, {tokens_out} out"
+    return False, "streams do not say how many tokens they took"
+
+
+def _tools(endpoint: Endpoint, context_tokens: int) -> Script:
+    """First as clients ask, ``auto``; a weak model may call only where it must."""
+    prompt = "What is the weather in Paris now? Use the tool."
+    detail = ""
+    for choice in ("auto", "required"):
+        body = _body("chat/completions", prompt, tools=[WEATHER], tool_choice=choice)
+        body["max_tokens"] = MANY_TOKENS
+        said = yield Question("chat/completions", body)
+        if calls := _message(said).get("tool_calls"):
+            function = calls[0].get("function") or {}
+            given = _json(function.get("arguments"))
+            if function.get("name") != "get_weather" or "city" not in given:
+                return False, f"calls a tool wrongly: {str(function)[:80]}"
+            only = "" if choice == "auto" else ", but only with tool_choice: required"
+            return True, f"calls a tool{only}"
+        if _thoughts(said) and _finish(said) == "length":
+            return None, f"still thought after {MANY_TOKENS} tokens"
+        detail = detail or f"answers with text: {_text(said)[:40]!r}"
+    return False, detail
+
+
+def _json_mode(endpoint: Endpoint, context_tokens: int) -> Script:
+    body = _body("chat/completions", "Give the capital of France as JSON.")
+    body |= {"max_tokens": MANY_TOKENS, "response_format": {"type": "json_object"}}
+    said = yield Question("chat/completions", body)
+    text = _text(said).strip()
+    if _json(text):
+        return True, "answers with a JSON object"
+    if _finish(said) == "length" and (text.startswith("{") or (not text and _thoughts(said))):
+        return None, f"not at an end after {MANY_TOKENS} tokens"
+    return False, f"answers with text: {text[:40]!r}"
+
+
+def _reasoning(endpoint: Endpoint, context_tokens: int) -> Script:
+    said = yield Question("chat/completions", _body("chat/completions"))
+    if _thoughts(said):
+        return True, "thinks apart from the answer"
+    if _text(said).lstrip().startswith("<think>"):
+        return False, "thinks within the answer: <think>"
+    return False, "does not think"
+
+
+def _context(endpoint: Endpoint, context_tokens: int) -> Script:
+    """A prompt of nearly that length is read whole: servers cut prompts without a word."""
+    one, many = 1, 65
+    counts = []
+    for words in (one, many):
+        said = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1), decides=False)
+        counts.append(_tokens_in(said))
+    if min(counts) <= 0 or counts[1] <= counts[0]:
+        return None, "prompt tokens are not counted"
+    each = (counts[1] - counts[0]) / (many - one)
+    target = context_tokens - FEW_TOKENS
+    words = max(one, int((target - counts[0]) / each))
+    said = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1))
+    read = _tokens_in(said)
+    detail = f"reads {read} tokens"
+    return (True, detail) if read >= HELD * target else (False, f"{detail} of {target}")
+
+
+PROBES: dict[str, Callable[[Endpoint, int], Script]] = {
+    "chat": _chat,
+    "completions": _completions,
+    "stop": _stop,
+    "stream_usage": _stream_usage,
+    "tools": _tools,
+    "json": _json_mode,
+    "reasoning": _reasoning,
+    "context": _context,
+}
+"""Every probe by the capability that it shows."""
+
+
+def _choice(answer: Answer) -> Mapping[str, Any]:
+    choices = answer.get("choices") or [{}]
+    found: Mapping[str, Any] = choices[0]
+    return found
+
+
+def _message(answer: Answer) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = _choice(answer).get("message") or {}
+    return found
+
+
+def _text(answer: Answer) -> str:
+    return str(_choice(answer).get("text") or _message(answer).get("content") or "")
+
+
+def _thoughts(answer: Answer) -> str:
+    message = _message(answer)
+    return str(message.get("reasoning_content") or message.get("reasoning") or "")
+
+
+def _finish(answer: Answer) -> str | None:
+    finish: str | None = _choice(answer).get("finish_reason")
+    return finish
+
+
+def _tokens_in(answer: Answer) -> int:
+    return int((answer.get("usage") or {}).get("prompt_tokens") or 0)
+
+
+def _json(text: object) -> dict[str, Any]:
+    """A JSON object; empty where it is none."""
+    try:
+        value = json.loads(text) if isinstance(text, str) else None
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,90 @@
+"""Small frozen values that travel between the data path, the actors and the store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from hotswap_ray.core.spec.task import Preferences
+
+Endpoint = Literal["chat/completions", "completions"]
+
+
+class Decision(StrEnum):
+    """Why a model got a request; the ``x-hotswap-decision`` header."""
+
+    ACTIVE = "active"
+    CANARY = "canary"
+    EXPLORE = "explore"
+    PINNED = "pinned"
+    FALLBACK = "fallback"
+    # In outcomes only:
+    SHADOWED = "shadowed"  # the active model answered, and a candidate got a copy
+    SHADOW = "shadow"  # the candidate's answer to that copy, which no client saw
+    BENCH = "bench"
+    GOLDEN = "golden"
+
+
+SHADOW_PREFIX = "shadow-"
+"""Before the request id in the outcome of a copy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one request, as the ingress saw it.
+
+    Attributes:
+        request_id: The ``x-request-id`` of the answer.
+        task: Task it was served under.
+        model: Model that answered (or failed).
+        generation: Load of that model, 1 and up.
+        decision: Why this model.
+        at_s: Unix time when the request arrived.
+        success: Whether the answer reached its last byte.
+        latency_ms: First byte in to last byte out.
+        ttft_ms: Time to the first byte; ``None`` when there was none or not streamed.
+        tokens_in: Prompt tokens.
+        tokens_out: Answer tokens.
+        memory_bytes: Memory of the replica; 0 when unknown.
+        quality: Score in [0, 1]; ``None`` when nobody judged it. Missing is missing.
+        format_ok: Whether the answer has the form asked for; ``None`` where none was.
+    """
+
+    request_id: str
+    task: str
+    model: str
+    generation: int
+    decision: str
+    at_s: float
+    success: bool
+    latency_ms: float
+    ttft_ms: float | None = None
+    tokens_in: int = 0
+    tokens_out: int = 0
+    memory_bytes: int = 0
+    quality: float | None = None
+    format_ok: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """What a caller asks of the model that will serve; what it leaves out is filled in.
+
+    Attributes:
+        task_type: Task id.
+        required_capabilities: Capabilities the model must have.
+        quality_threshold: Least quality in [0, 1]; ``None`` when not stated.
+        max_latency_ms: Longest acceptable answer time; ``None`` when not stated.
+        max_memory_bytes: Most memory one replica may use; ``None`` when not stated.
+        available_hardware: Hardware the model may run on; empty when not stated.
+        preferences: Relative weights of what is good; ``None`` when not stated.
+    """
+
+    task_type: str
+    required_capabilities: tuple[str, ...] = ()
+    quality_threshold: float | None = None
+    max_latency_ms: float | None = None
+    max_memory_bytes: int | None = None
+    available_hardware: tuple[Literal["cpu", "gpu"], ...] = ()
+    preferences: Preferences | None = None

@@ -1,0 +1,1 @@
+"""Numbers in, what is proven out: betting test, interval, drift."""

@@ -1,0 +1,1 @@
+"""Is the candidate worse, better, or done with: guardrails, canary, A/B test."""

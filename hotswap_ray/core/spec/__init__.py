@@ -1,0 +1,1 @@
+"""Everything that an operator may write, frozen and bounded."""

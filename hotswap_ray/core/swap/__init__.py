@@ -1,0 +1,1 @@
+"""A swap's table, record and history."""

@@ -1,0 +1,1 @@
+"""Weights from packages and files."""

@@ -1,1 +1,0 @@
-"""Schema of the store, step by step; ``store.database`` applies them when it opens."""

@@ -1,0 +1,144 @@
+"""Operators, guardrails, webhooks and the end of a phase at the same moment: one of them wins."""
+
+import asyncio
+import threading
+
+import pytest
+
+from hotswap_ray.actors.controller.swaps import canary as canary_module
+from hotswap_ray.config import Config
+from hotswap_ray.core.errors import Conflict, IllegalTransition
+from tests.unit.actors.controller.swaps.test_webhooks import Receiver
+from tests.worlds.controller import make_config, quick_polls
+from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    quick_polls(monkeypatch)
+    monkeypatch.setattr(canary_module, "RETRY_S", 0.005)
+
+
+@pytest.fixture
+async def world(tmp_path):
+    made = Watched(tmp_path)
+    made.sees(FEW)
+    await made.start()
+    return made
+
+
+@pytest.fixture
+def receiver():
+    made = Receiver()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("event", ["promote", "abort"])
+@pytest.mark.parametrize("turns", range(0, 60, 3))
+async def test_of_an_operators_event_and_a_guardrail_that_fails_one_wins_and_both_are_told(
+    world, event, turns
+):
+    swap_id = await world.canary()
+    world.sees(BAD)
+    for _ in range(turns):
+        await asyncio.sleep(0.001)
+    try:
+        answered = await world.controller.signal(swap_id, event)
+    except IllegalTransition as error:
+        answered, refused = None, str(error)
+    record = await world.controller.wait(swap_id, 10)
+    won = answered is not None and event == "promote"
+    assert record["phase"] == ("succeeded" if won else "failed")
+    if answered is None:
+        assert f"swap {swap_id} is " in refused
+        assert "b at 1%: error_rate" in record["error"]
+    elif event == "abort":
+        assert record["error"] == "abort by operator"
+    check_end(world, record)
+
+
+@pytest.mark.parametrize("event", ["promote", "abort"])
+async def test_an_event_in_the_middle_of_a_save_is_saved_after_it_and_not_under_it(
+    world, event, monkeypatch
+):
+    """The store is slow while a step is opened: its answer must not undo the operator's."""
+    swap_id = await world.canary()
+    released = threading.Event()
+    commit, begun, loop = world.store.commit_swap, asyncio.Event(), asyncio.get_running_loop()
+
+    def slow(swap, table):
+        loop.call_soon_threadsafe(begun.set)
+        assert released.wait(10)
+        commit(swap, table)
+
+    monkeypatch.setattr(world.store, "commit_swap", slow)
+    world.sees(GOOD)
+    await begun.wait()
+    said = asyncio.create_task(world.controller.signal(swap_id, event))
+    await asyncio.sleep(0.01)
+    assert not said.done()
+    released.set()
+    await said
+    record = await world.controller.wait(swap_id, 10)
+    assert record["phase"] == ("succeeded" if event == "promote" else "failed")
+    check_end(world, record)
+
+
+async def test_a_rollback_while_the_old_model_is_retired_is_told_to_ask_again(tmp_path):
+    world = Watched(tmp_path, make_config(tasks={"t": {"model": "a"}}, drain_timeout_s=0.1))
+    await world.start()
+    world.fleet.ingress["i0"].in_flight["m-a-g1"] = 1  # a long stream
+    swap_id = await world.swap_until("retiring", "t", "b")
+    with pytest.raises(Conflict, match=f"{swap_id} is retiring.*ask again when it") as caught:
+        await world.controller.rollback("t")
+    assert caught.value.retry_after_s == 5.0
+    await world.fleet.ingress["i0"].finish("m-a-g1")
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "succeeded"
+    undo = await world.controller.rollback("t")
+    assert (await world.controller.wait(undo["swap_id"], 10))["phase"] == "rolled_back"
+    assert (world.model_of("t"), world.fleet.harm) == ("a", [])
+    assert world.table.routes["t"].active.app == "m-a-g2"
+
+
+@pytest.mark.parametrize("turns", range(10))
+async def test_a_rollback_while_baking_ends_goes_back_or_says_why_not(tmp_path, turns):
+    world = Watched(tmp_path, make_config(tasks={"t": {"model": "a"}}))
+    await world.start()
+    swap_id = await world.swap_until("baking", "t", "b", bake_s=0.05)
+    await asyncio.sleep(0.045 + 0.001 * turns)
+    try:
+        said = await world.controller.rollback("t")
+    except Conflict as error:
+        said, refused = None, str(error)
+    record = await world.controller.wait(swap_id, 10)
+    if said is None:
+        assert "ask again when it has ended" in refused
+    else:
+        await world.controller.wait(said["swap_id"], 10)
+    assert record["phase"] == (
+        "rolled_back" if said and said["swap_id"] == swap_id else "succeeded"
+    )
+    assert world.model_of("t") == ("b" if said is None else "a")
+    assert world.fleet.harm == []
+
+
+@pytest.mark.parametrize("path", ["/500", "/hang"])
+@pytest.mark.parametrize("policy", ["abort", "ignore"])
+async def test_a_webhook_that_is_down_stops_a_canary_or_does_not_as_declared(
+    tmp_path, receiver, path, policy
+):
+    hook = {"url": receiver.url(path), "events": ["before:canary"], "timeout_s": 0.1}
+    made = make_config(canary=PLAN).model_dump()
+    config = Config.model_validate({**made, "webhooks": [{**hook, "on_failure": policy}]})
+    world = Watched(tmp_path, config)
+    world.sees(GOOD)
+    await world.start()
+    record = await world.swap("t", "b")
+    assert record["phase"] == ("failed" if policy == "abort" else "succeeded")
+    assert [one for one, _, _ in receiver.got] == [path]
+    if policy == "abort":
+        assert "did not consent to canary" in record["error"]
+        assert world.model_of("t") == "a"
+    else:
+        check_end(world, record)

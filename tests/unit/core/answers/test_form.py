@@ -1,0 +1,81 @@
+"""The form of an answer is what the client asked for, and what the task's checks demand."""
+
+import orjson
+import pytest
+
+from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.actors.ingress.recorder import Recorder
+from hotswap_ray.actors.judge.judge import Job, Verdict, judge_here, judge_one
+from hotswap_ray.core.answers.form import has_form
+from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.spec.golden import Check
+
+JSON = {"response_format": {"type": "json_object"}}
+SCHEMA = {"type": "object", "required": ["city"], "properties": {"city": {"type": "string"}}}
+
+
+def by_schema(schema):
+    wanted = {"name": "city", "schema": schema}
+    return {"response_format": {"type": "json_schema", "json_schema": wanted}}
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer", "expected"),
+    [
+        ({}, "anything", None),
+        ({"response_format": None}, "anything", None),
+        ({"response_format": {"type": "text"}}, "anything", None),
+        (JSON, '{"a": 1}', True),
+        (JSON, ' {"a": 1}\n', True),
+        (JSON, "[1]", False),  # JSON, but no object
+        (JSON, 'Sure: {"a": 1}', False),
+        (JSON, '{"a": 1', False),
+        (JSON, "[" * 100_000, False),
+        (JSON | {"tools": [{}]}, "anything", None),
+        (by_schema(SCHEMA), '{"city": "Paris"}', True),
+        (by_schema(SCHEMA), '{"city": 7}', False),
+        (by_schema(None), "7", True),
+        (by_schema({"type": "no such type"}), "{}", None),
+        (by_schema([1]), "{}", None),
+    ],
+)
+def test_json_is_what_the_client_asked_for(request_, answer, expected):
+    assert has_form([], answer, request_) is expected
+
+
+def test_checks_of_the_form_must_all_pass_and_others_do_not_count():
+    letters, short = Check(kind="regex", value="^[A-Z]+$"), Check(kind="length", max_chars=3)
+    right = Check(kind="contains", value="PARIS")
+    assert has_form([letters, short, right], "PARIS", {}) is False
+    assert has_form([letters, right], "ROME", {}) is True
+    assert has_form([right], "PARIS", {}) is None
+    assert has_form([letters], "PARIS", JSON) is False
+
+
+def job(text, request=JSON, *checks):
+    answer = orjson.dumps({"choices": [{"index": 0, "text": text}]})
+    return Job(checks, "completions", request, answer)
+
+
+def test_a_verdict_has_both_quality_and_form():
+    right = Check(kind="contains", value="1")
+    assert judge_one(job('{"a": 1}', JSON, right)) == Verdict(1.0, format_ok=True)
+    assert judge_one(job("1", JSON, right)) == Verdict(1.0, format_ok=False)
+    assert judge_one(job("1", JSON)) == Verdict(None, format_ok=False)
+    nowhere = by_schema({"$ref": "#/nowhere"})
+    found = judge_one(job("{}", nowhere, Check(kind="contains", value="{")))
+    assert (found.quality, found.format_ok) == (1.0, None)
+    assert "a reference leads nowhere" in found.error
+
+
+async def test_answers_in_json_are_judged_at_tasks_without_checks_too():
+    recorder = Recorder({"t": ()})
+    assert recorder.judges("t", JSON)
+    assert not recorder.judges("t", {})
+    for number, (body, text) in enumerate([(JSON, "no"), (JSON, "{}"), ({}, "no")]):
+        call = Call(f"r{number}", "completions", body, "auto")
+        outcome = Outcome(f"r{number}", "t", "m", 1, "active", 1.0, True, 5.0)
+        recorder.add(call, outcome, job(text).answer, streamed=False)
+    await recorder.judge(judge_here)
+    found = {one.request_id: (one.quality, one.format_ok) for one in recorder.take()}
+    assert found == {"r0": (None, False), "r1": (None, True), "r2": (None, None)}

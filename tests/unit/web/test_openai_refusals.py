@@ -1,0 +1,204 @@
+"""What the data plane refuses, with which status, and in OpenAI's shape."""
+
+import asyncio
+import json
+
+import httpx
+import pytest
+
+from hotswap_ray.core.errors import EngineError, InvalidRequest, Overloaded, StoreError
+from tests.worlds.api import CHAT, PATHS, TABLE, World, refused
+
+
+@pytest.fixture
+async def world():
+    made = World()
+    await made.router.apply(TABLE)
+    yield made
+    await made.http.aclose()
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"score": NaN}', b"[1]", b'"x"', b"null"])
+async def test_a_body_that_is_not_a_json_object_is_refused(world, path, body):
+    refused(await world.http.post(path, content=body), 400, "invalid_request", "JSON")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"messages": []},
+        {"messages": "hi"},
+        {"messages": ["hi"]},
+        {"messages": [{"content": "hi"}]},
+        {**CHAT, "model": 5},
+        {**CHAT, "model": None},
+        {**CHAT, "metadata": "t"},
+        {**CHAT, "metadata": []},
+        {**CHAT, "metadata": {"task_type": 5}},
+        {**CHAT, "metadata": {"task_type": ["t"]}},
+        {**CHAT, "stream": "yes"},
+        {**CHAT, "stream": True, "stream_options": "usage"},
+    ],
+)
+async def test_a_chat_with_wrong_types_is_refused_before_any_model_sees_it(world, body):
+    response = await world.http.post("/v1/chat/completions", json=body)
+    refused(response, 400, "invalid_request")
+    assert not any(model.bodies for model in world.models.values())
+    assert not world.router.recorder.outcomes
+
+
+@pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": 5}, {"prompt": {"a": 1}}])
+async def test_a_completion_without_a_prompt_is_refused(world, body):
+    refused(await world.http.post("/v1/completions", json=body), 400, "invalid_request", "prompt")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("chunked", [True, False])
+async def test_a_body_over_the_limit_is_refused_also_in_chunks_and_is_not_read_on(
+    world, path, chunked
+):
+    sent = []
+
+    async def chunks():
+        for number in range(100):
+            sent.append(number)
+            yield b"x" * 1024
+
+    content = chunks() if chunked else b"x" * 4096
+    response = await world.http.post(path, content=content)
+    refused(response, 413, "request_too_large", "2048", "max_body_bytes")
+    assert len(sent) < 10
+
+
+async def test_a_body_of_exactly_the_limit_is_taken(world):
+    text = json.dumps({"prompt": ""})
+    body = json.dumps({"prompt": "x" * (2048 - len(text))})
+    assert (await world.http.post("/v1/completions", content=body)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "header", [None, "", "Bearer", "Bearer wrong", "Bearer secret2", "Basic secret", "Bearer \xfc"]
+)
+@pytest.mark.parametrize("path", [*PATHS, "/v1/models", "/v1/models/a"])
+async def test_a_missing_or_wrong_token_is_refused_on_every_path_of_v1(world, path, header):
+    headers = {} if header is None else {"authorization": header.encode("latin-1")}
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(world.api), base_url="http://test", headers=headers
+    ) as http:
+        ask = http.post(path, json=CHAT) if path in PATHS else http.get(path)
+        refused(await ask, 401, "unauthorized", "token")
+
+
+@pytest.mark.parametrize("key", ["secret", "schlüssel"])
+async def test_each_of_the_keys_is_taken(world, key):
+    response = await world.chat({"authorization": f"Bearer {key}".encode()})
+    assert response.status_code == 200
+
+
+async def test_an_unknown_model_or_task_is_refused_with_a_suggestion(world):
+    refused(await world.chat(model="colt"), 404, "not_found", "colt", "did you mean 'cold'")
+    refused(await world.chat({"x-hotswap-task": "tt"}), 404, "not_found", "did you mean 't'")
+    refused(await world.chat(model="auto:tu"), 404, "not_found", "unknown task 'tu'")
+    refused(await world.http.get("/v1/models/colt"), 404, "not_found", "did you mean 'cold'")
+
+
+async def test_a_model_that_is_not_loaded_is_unavailable_and_says_what_loads_it(world):
+    refused(await world.chat(model="cold"), 503, "engine_unavailable", "hotswap models load cold")
+
+
+async def test_a_full_queue_is_429_with_the_time_to_come_back(world):
+    world.models["a"].error = Overloaded("queue is full", 1.2)
+    response = await world.chat()
+    refused(response, 429, "overloaded", "queue is full")
+    assert response.headers["retry-after"] == "2"
+
+
+async def test_a_prompt_over_the_context_is_400_in_the_words_of_the_engine(world):
+    world.models["a"].error = InvalidRequest("the prompt has 900 tokens, the context is 512")
+    refused(await world.chat(), 400, "invalid_request", "900", "512")
+
+
+async def test_a_model_that_fails_with_its_fallback_is_500_and_a_surprise_is_not_shown(world):
+    world.models["a"].error = world.models["b"].error = EngineError("broken")
+    refused(await world.chat(), 500, "engine_error", "broken")
+
+    world.desk.error = RuntimeError("password in here")
+    response = await world.http.post("/v1/feedback", json={"request_id": "r1", "score": 1})
+    error = refused(response, 500, "internal_error", "RuntimeError")
+    assert "password" not in error["message"]
+
+
+@pytest.mark.parametrize("bad", ["x" * 129, "tab\there"])
+async def test_a_bad_request_id_is_refused_and_not_echoed(world, bad):
+    response = await world.chat({"x-request-id": bad})
+    refused(response, 400, "invalid_request", "x-request-id")
+    assert response.headers["x-request-id"] != bad
+
+
+async def test_unknown_paths_are_404_and_wrong_methods_405(world):
+    refused(await world.http.get("/v1/embeddings"), 404, "not_found", "/v1/embeddings")
+    refused(await world.http.get("/"), 404, "not_found")
+    for path in PATHS:
+        refused(await world.http.get(path), 405, "method_not_allowed", "POST")
+    for path in ("/v1/models", "/healthz", "/readyz"):
+        refused(await world.http.post(path), 405, "method_not_allowed", "GET")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '{"request_id": "r1"}',
+        '{"score": 1}',
+        '{"request_id": 5, "score": 1}',
+        '{"request_id": "r1", "score": 1.01}',
+        '{"request_id": "r1", "score": -0.01}',
+        '{"request_id": "r1", "score": 1e999}',
+        '{"request_id": "r1", "score": NaN}',
+        '{"request_id": "r1", "score": "1"}',
+        '{"request_id": "r1", "score": true}',
+        '{"request_id": "r1", "success": 1}',
+        '{"request_id": "r1", "score": 1, "comment": 5}',
+    ],
+)
+async def test_feedback_out_of_range_or_of_another_type_is_refused(world, body):
+    refused(await world.http.post("/v1/feedback", content=body), 400, "invalid_request")
+    assert not world.desk.given
+
+
+async def test_feedback_for_an_unknown_request_is_404_and_a_second_score_409(world):
+    async def give(subject, score, **headers):
+        body = {"request_id": subject, "score": score}
+        return await world.http.post("/v1/feedback", json=body, headers=headers)
+
+    refused(await give("r2", 1), 404, "not_found", "r2")
+    assert (await give("r1", 1)).status_code == 200
+    assert (await give("r1", 1)).status_code == 200
+    refused(await give("r1", 0), 409, "conflict", "scored already")
+    refused(await give("r1", 1, **{"idempotency-key": "other"}), 409, "conflict")
+
+
+async def test_feedback_while_the_store_refuses_is_503_so_that_the_client_keeps_it(world):
+    world.desk.error = StoreError("the disk is full", 1.0)
+    response = await world.http.post("/v1/feedback", json={"request_id": "r1", "score": 1})
+    refused(response, 503, "store_error", "disk")
+
+
+async def test_a_full_ingress_refuses_at_once_and_never_hangs():
+    world = World(max_in_flight=1)
+    await world.router.apply(TABLE)
+    entered, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(endpoint, body):
+        entered.set()
+        await gate.wait()
+        return b"{}", 0, 0, 0
+
+    world.models["a"].generate = slow
+    first = asyncio.create_task(world.chat())
+    await entered.wait()
+    refused(await world.chat(), 429, "overloaded")
+    gate.set()
+    assert (await first).status_code == 200
+    await world.http.aclose()
