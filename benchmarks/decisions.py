@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
 from hotswap_ray.core.autoswap.decide import Settings, Standing, TaskState, decide
-from hotswap_ray.core.autoswap.tasks import Experiments
-from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
 from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.outcome import Outcome
@@ -101,15 +101,15 @@ def collapse(runs: int) -> dict[str, float]:
     arms = [Arm("a", calm, belief=0.95), Arm("b", calm, belief=0.85)]
     for seed in range(runs):
         rng = random.Random(seed)
-        trials = Trials("t", "a")
-        trials.swapped("a", 0.0)  # inside its cooldown all the time
+        candidate_tests = CandidateTests("t", "a")
+        candidate_tests.swapped("a", 0.0)  # inside its cooldown all the time
         for _ in range(calm):
-            if trials.watch("a", float(rng.random() < 0.95)) != "none":
+            if candidate_tests.watch("a", float(rng.random() < 0.95)) != "none":
                 false += 1
-                trials.reopen("a")
+                candidate_tests.reopen("a")
         for delay in range(1, 1000):
-            changed = trials.watch("a", float(rng.random() < 0.60)) != "none"
-            if changed and trials.look(1.0, arms).model == "b":
+            changed = candidate_tests.watch("a", float(rng.random() < 0.60)) != "none"
+            if changed and candidate_tests.look(1.0, arms).model == "b":
                 delays.append(delay)
                 break
     return {
@@ -124,16 +124,18 @@ def equal_for_long(seeds: int, requests: int = 100_000) -> dict[str, float]:
     swaps = []
     for seed in range(seeds):
         rng = random.Random(seed)
-        trials, done = Trials("t", "a"), 0
+        candidate_tests, done = CandidateTests("t", "a"), 0
         arms = [Arm("a", 700, belief=0.8), Arm("b", 700, belief=0.81)]
         for start in range(0, requests, 100):
-            if not (rivals := trials.undecided(["a", "b"])):
+            if not (rivals := candidate_tests.undecided(["a", "b"])):
                 break  # settled; only a change would open it again
             for _ in range(50):
-                trials.pair(rivals[0], float(rng.random() < 0.8), float(rng.random() < 0.8))
-            choice = trials.look(float(start), arms)
-            if choice.action in ("promote", "roll_back"):
-                trials.swapped(str(choice.model), float(start))
+                candidate_tests.pair(
+                    rivals[0], float(rng.random() < 0.8), float(rng.random() < 0.8)
+                )
+            decision = candidate_tests.look(float(start), arms)
+            if decision.action in ("promote", "roll_back"):
+                candidate_tests.swapped(str(decision.model), float(start))
                 done += 1
         swaps.append(done)
     return {"max": max(swaps), "mean": statistics.fmean(swaps)}
@@ -162,14 +164,14 @@ def decision_ms(tasks: int = 100, models: int = 20) -> float:
 
 
 def live_look(tasks: int = 100, models: int = 20) -> dict[str, float]:
-    """A whole look at live experiments, beliefs included, and the price of each outcome."""
+    """A whole look at live tests, beliefs included, and the price of each outcome."""
     learned = Learned(500)
     names = [f"m{n}" for n in range(models)]
     learned.configure([TaskSpec(id=f"t{t}", model="m0") for t in range(tasks)])
     views = [TaskView(f"t{t}", "m0", tuple(names[1:])) for t in range(tasks)]
     facts = {name: ModelFacts() for name in names}
-    experiments = Experiments(learned)
-    experiments.look(views, facts, 0.0)
+    decider = Decider(learned)
+    decider.look(views, facts, 0.0)
     rng = random.Random(6)
     batch = [
         Outcome(f"{t}-{name}-{n}", f"t{t}", name, 1, "active" if name == "m0" else "explore",
@@ -178,12 +180,12 @@ def live_look(tasks: int = 100, models: int = 20) -> dict[str, float]:
     ]  # fmt: skip
     learned.fold(batch)
     start = time.perf_counter()
-    experiments.take(batch)
+    decider.take(batch)
     take_s = time.perf_counter() - start
     took = []
     for now_s in range(7):
         start = time.perf_counter()
-        experiments.look(views, facts, float(now_s))
+        decider.look(views, facts, float(now_s))
         took.append((time.perf_counter() - start) * 1e3)
     return {"look_ms": statistics.median(took), "take_us": take_s / len(batch) * 1e6}
 

@@ -36,7 +36,7 @@ from common import Load, Row, controller, machine, median, report, running, wait
 from rollout_errors import simulate
 from shadow_cost import shadow_cost
 
-from hotswap_ray.core.rollout.guardrails import Seen, check, verdict
+from hotswap_ray.core.rollout.guardrails import Seen, check, overall
 from hotswap_ray.core.spec.rollout import CanarySpec
 from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
@@ -152,7 +152,7 @@ def reactions(operator: Operator, store: Store) -> dict[str, Any]:
         for provable_s in np.sort(end_s[of_bad]):
             known = end_s <= provable_s
             found = check(spec, seen(frame[known & ~of_bad]), seen(frame[known & of_bad]))
-            if verdict(found) == "failed":
+            if overall(found) == "failed":
                 break
         reaction_s.append(float(at_s[of_bad].max() - provable_s))
         observation_s.append(float(provable_s - at_s[of_bad].min()))

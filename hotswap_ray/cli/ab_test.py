@@ -20,7 +20,7 @@ TestId = Annotated[str, typer.Argument(metavar="ID", help="A/B test.", show_defa
 COLUMNS = ("test", "task", "control", "variants", "phase", "requests", "reason", "winner")
 
 
-class Metric(StrEnum):
+class MetricOption(StrEnum):
     """What is compared."""
 
     QUALITY = "quality"
@@ -50,7 +50,9 @@ def start(
     adaptive: Annotated[
         bool, typer.Option("--adaptive", help="Let the shares follow the results.")
     ] = False,
-    metric: Annotated[Metric, typer.Option("--metric", help="What is compared.")] = Metric.QUALITY,
+    metric: Annotated[
+        MetricOption, typer.Option("--metric", help="What is compared.")
+    ] = MetricOption.QUALITY,
     max_requests: Annotated[
         int | None,
         typer.Option(

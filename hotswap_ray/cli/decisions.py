@@ -13,7 +13,7 @@ from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 
 
-class Mode(StrEnum):
+class ModeOption(StrEnum):
     """Who decides about a task."""
 
     OFF = "off"
@@ -71,7 +71,7 @@ def decisions(
 def autoswap(
     task: Annotated[str, typer.Argument(metavar="TASK", help="Task id.", show_default=False)],
     mode: Annotated[
-        Mode,
+        ModeOption,
         typer.Argument(
             metavar="MODE",
             help="off, advise (decides and explains, changes nothing), on, or config.",

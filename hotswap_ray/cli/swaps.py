@@ -15,7 +15,9 @@ rollout = typer.Typer(
     help="Promote, pause, resume, abort, roll back or retry a swap.", no_args_is_help=True
 )
 Task = Annotated[str, typer.Argument(metavar="TASK", help="Task id.", show_default=False)]
-SwapId = Annotated[str, typer.Argument(metavar="SWAP_ID", help="Swap id.", show_default=False)]
+SwapArgument = Annotated[
+    str, typer.Argument(metavar="SWAP_ID", help="Swap id.", show_default=False)
+]
 IfMatch = Annotated[
     str | None,
     typer.Option(
@@ -28,7 +30,7 @@ IfMatch = Annotated[
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Return at once.")]
 
 
-class Strategy(StrEnum):
+class StrategyOption(StrEnum):
     """How room is made for the new model."""
 
     AUTO = "auto"
@@ -50,7 +52,7 @@ def swap(
         str, typer.Argument(metavar="MODEL", help="Model that shall serve it.", show_default=False)
     ],
     strategy: Annotated[
-        Strategy | None,
+        StrategyOption | None,
         typer.Option("--strategy", help="How to make room.", show_default="swap.strategy"),
     ] = None,
     bake_s: Annotated[
@@ -180,7 +182,7 @@ def history(
 
 @rollout.command()
 def promote(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -194,7 +196,7 @@ def promote(
 
 @rollout.command()
 def pause(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -207,7 +209,7 @@ def pause(
 
 @rollout.command()
 def resume(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -220,7 +222,7 @@ def resume(
 
 @rollout.command()
 def abort(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -234,7 +236,7 @@ def abort(
 
 @rollout.command("rollback")
 def rollback_swap(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     if_match: IfMatch = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -248,7 +250,7 @@ def rollback_swap(
 
 @rollout.command()
 def retry(
-    swap_id: SwapId,
+    swap_id: SwapArgument,
     attempt: Annotated[
         int | None,
         typer.Option(

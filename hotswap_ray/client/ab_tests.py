@@ -13,7 +13,7 @@ from hotswap_ray.core.errors import EngineTimeout
 WAIT_SLICE_S = 20.0
 
 
-class AbTests:
+class ABTestClient:
     """Comparisons of models on a task's traffic that end by themselves."""
 
     _link: ClusterLink

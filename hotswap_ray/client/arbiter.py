@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
-from hotswap_ray.client.ab_tests import AbTests
+from hotswap_ray.client.ab_tests import ABTestClient
 from hotswap_ray.client.analytics import Analytics
 from hotswap_ray.client.link import connect
 from hotswap_ray.client.operations import Operations
@@ -59,7 +59,7 @@ class TaskResult:
     decision: str
 
 
-class Arbiter(Analytics, Operations, Schedules, AbTests):
+class Arbiter(Analytics, Operations, Schedules, ABTestClient):
     """A handle on a running hotswap_ray. Blocking; safe to share between threads.
 
     Every method raises the errors of ``hotswap_ray.core.errors``, wherever they occurred.

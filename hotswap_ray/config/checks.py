@@ -20,10 +20,10 @@ from hotswap_ray.core.names import NAME_PATTERN, did_you_mean
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
 
-Found = tuple[config_yaml.Path, str]
+Located = tuple[config_yaml.Path, str]
 
 
-def references(data: Mapping[str, Any]) -> Iterator[Found]:
+def references(data: Mapping[str, Any]) -> Iterator[Located]:
     """Names that must exist elsewhere in the file; tolerates data that is malformed."""
     models, tasks = mapping(data.get("models")), mapping(data.get("tasks"))
     schedules = mapping(data.get("schedules"))
@@ -62,7 +62,7 @@ def references(data: Mapping[str, Any]) -> Iterator[Found]:
         yield ("default_task",), f"no task {default!r}{did_you_mean(default, tasks)}"
 
 
-def engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
+def engine_problems(data: Mapping[str, Any]) -> Iterator[Located]:
     """Engines that do not exist and options that they refuse."""
     for key, model in mapping(data.get("models")).items():
         name, options = mapping(model).get("engine"), mapping(model).get("options", {})
@@ -80,7 +80,7 @@ def engine_problems(data: Mapping[str, Any]) -> Iterator[Found]:
                 yield ("models", key, "options", *path), text
 
 
-def checker_problems(data: Mapping[str, Any]) -> Iterator[Found]:
+def checker_problems(data: Mapping[str, Any]) -> Iterator[Located]:
     """Checks of kind ``callable`` whose function cannot be found."""
     for key, task in mapping(data.get("tasks")).items():
         checks, golden = mapping(task).get("checks"), mapping(task).get("golden")
@@ -101,7 +101,7 @@ def checker_problems(data: Mapping[str, Any]) -> Iterator[Found]:
                 yield ("tasks", key, *path, "value"), error.message
 
 
-def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Found]:
+def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Located]:
     """Pydantic's findings in our words; values are left out because they may be secret."""
     for item in error.errors(include_input=False, include_url=False):
         if item["type"] != "references":  # found before, with their lines

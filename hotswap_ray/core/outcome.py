@@ -11,7 +11,7 @@ from hotswap_ray.core.spec.task import Preferences
 Endpoint = Literal["chat/completions", "completions"]
 
 
-class Decision(StrEnum):
+class RoutingDecision(StrEnum):
     """Why a model got a request; the ``x-hotswap-decision`` header."""
 
     ACTIVE = "active"

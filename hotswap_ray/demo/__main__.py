@@ -29,7 +29,7 @@ QUICKSTART = Path(__file__).parents[2] / "deployments" / "quickstart.yaml"
 PLOT = Path("hotswap-tour-ab-test.svg")
 # A task's live answers are judged by a callable; half of its requests are copied to another
 # model, which is compared on the same prompts. The tour has no time for the usual cooldown.
-CHECKS = (Check(kind="callable", value="hotswap_ray.demo.fewshot:judge"),)
+CHECKS = (Check(kind="callable", value="hotswap_ray.demo.fewshot:check_answer"),)
 AUTOSWAP = {"mode": "on", "shadow": 0.5, "explore": 0.05, "cooldown_s": 5, "look_s": 0.5}
 # Three models on two cores: how slow one is depends on what the others do at the moment.
 GUARDRAILS = {"latency_p95": 2, "ttft_p95": 2}

@@ -142,7 +142,7 @@ TASKS: dict[str, FewShotTask] = {
 _ITEMS = {task.prompt(item): (task, item) for task in TASKS.values() for item in task.items}
 
 
-def judge(request: Mapping[str, Any], answer: str) -> float | None:
+def check_answer(request: Mapping[str, Any], answer: str) -> float | None:
     """A checker for live traffic: right or wrong, for prompts that this file knows.
 
     Args:
@@ -154,7 +154,7 @@ def judge(request: Mapping[str, Any], answer: str) -> float | None:
 
     Example:
         >>> paris = TASKS["capitals"].prompt(TASKS["capitals"].items[0])
-        >>> judge({"prompt": paris}, " Paris"), judge({"prompt": "Hello"}, "Hi")
+        >>> check_answer({"prompt": paris}, " Paris"), check_answer({"prompt": "Hello"}, "Hi")
         (1.0, None)
     """
     found = _ITEMS.get(str(request.get("prompt")))

@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from hotswap_ray.core.errors import InvalidRequest
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.replay.data import OPTIONAL, REQUIRED
 from hotswap_ray.store.outcomes import digest
 
@@ -180,7 +180,7 @@ def _models(counts: pd.DataFrame) -> list[str]:
 def _prompts(judged: pd.DataFrame, prompts: Mapping[str, str]) -> pd.Series[Any]:
     """The prompt of each answer, missing where nobody knows it."""
     known = judged["request_id"].map(prompts).astype("object")
-    arrived = judged["at_s"].where(judged["decision"] == Decision.SHADOW)
+    arrived = judged["at_s"].where(judged["decision"] == RoutingDecision.SHADOW)
     # Of one task, at the same float of a second: that is the same request.
     shadowed = (
         judged.assign(arrived=arrived).groupby(["task", "at_s"])["arrived"].transform("count") > 0

@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
 from hotswap_ray.core.autoswap.decide import Settings
-from hotswap_ray.core.autoswap.tests import Trials
 from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
 from hotswap_ray.core.evidence.cell import Evidence
@@ -32,7 +32,7 @@ from hotswap_ray.core.spec.task import Preferences
 from hotswap_ray.replay.data import Recorded, read
 from hotswap_ray.replay.report import ReplayReport, Run, TaskRun, summarise
 
-Mode = Literal["select", "autoswap"]
+ReplayMode = Literal["select", "autoswap"]
 QUALITY, LATENCY, COST, TOKENS_IN, TOKENS_OUT = range(5)
 
 
@@ -64,7 +64,7 @@ def replay(
     per_task: int = 1000,
     seeds: int = 4,
     policy: str = "thompson",
-    mode: Mode = "select",
+    mode: ReplayMode = "select",
     options: Options | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> ReplayReport:
@@ -119,7 +119,7 @@ class _Task:
                 _mean(table["cost_usd"]),
             )
         self.arms: list[Arm] = []
-        self.trials: Trials | None = None
+        self.candidate_tests: CandidateTests | None = None
         self.served: list[int] = []
         self.total = 0.0
         self.changes = self.promotions = self.rollbacks = 0
@@ -168,7 +168,7 @@ class _World:
         ratio = min(max(round((1 - options.canary) / max(options.canary, 0.1)), 1), 10)
         for task in self.tasks:
             start = self.rng.choice(self.models)
-            task.trials = Trials(task.task, start, options.settings, ratio=ratio)
+            task.candidate_tests = CandidateTests(task.task, start, options.settings, ratio=ratio)
         for number in range(self.per_task):
             for task in self.tasks:
                 self._one_request(task, number)
@@ -176,65 +176,67 @@ class _World:
                     self._look(task, float(number))
         final = {}
         for task in self.tasks:
-            trials = _trials(task)
-            final[task.task] = self.column[trials.active]
-            choice = trials.look(float(self.per_task), task.arms)
-            undecided += choice.action == "undecided"
+            candidate_tests = _candidate_tests(task)
+            final[task.task] = self.column[candidate_tests.active]
+            decision = candidate_tests.look(float(self.per_task), task.arms)
+            undecided += decision.action == "undecided"
         return self._run(final, undecided)
 
     def _one_request(self, task: _Task, number: int) -> None:
-        trials, options, rng = _trials(task), self.options, self.rng
-        active = self.column[trials.active]
+        candidate_tests, options, rng = _candidate_tests(task), self.options, self.rng
+        active = self.column[candidate_tests.active]
         coin = rng.random()
         canary = coin < options.canary
         shadowed = not canary and rng.random() < options.shadow
-        rival = self._rival(task, trials) if canary or shadowed else None
+        rival = self._rival(task, candidate_tests) if canary or shadowed else None
         if canary and rival is not None:
             worth = self._serve(task, number, rival)
-            trials.served(self.models[rival], worth)
-            self._watch(task, trials, rival, worth, number)
+            candidate_tests.served(self.models[rival], worth)
+            self._watch(task, candidate_tests, rival, worth, number)
             return
         worth = self._serve(task, number, active)
         if rival is None:
-            trials.served(trials.active, worth)
+            candidate_tests.served(candidate_tests.active, worth)
         else:
             other = self._observe(task, number, rival)
-            trials.pair(self.models[rival], other, worth)
-        self._watch(task, trials, active, worth, number)
+            candidate_tests.pair(self.models[rival], other, worth)
+        self._watch(task, candidate_tests, active, worth, number)
 
-    def _rival(self, task: _Task, trials: Trials) -> int | None:
+    def _rival(self, task: _Task, candidate_tests: CandidateTests) -> int | None:
         """The candidate that the policy finds most worth trying, of those still open."""
-        open_ones = set(trials.undecided(self.models))
+        open_ones = set(candidate_tests.undecided(self.models))
         arms = tuple(arm for arm in task.arms if arm.model in open_ones)
         if not arms:
             return None
         snapshot = Snapshot(task.task, arms, None, self.options.quality_target)
         return self.column[task.policy.select(snapshot, self.rng)]
 
-    def _watch(self, task: _Task, trials: Trials, model: int, worth: float, number: int) -> None:
+    def _watch(
+        self, task: _Task, candidate_tests: CandidateTests, model: int, worth: float, number: int
+    ) -> None:
         """Drift: an alarm may call for an emergency, and the old evidence holds no longer."""
-        if trials.watch(self.models[model], worth) == "none":
+        if candidate_tests.watch(self.models[model], worth) == "none":
             return
         self._look(task, float(number))
-        trials.reopen(self.models[model])
+        candidate_tests.reopen(self.models[model])
         fresh = Evidence(task.task, self.models[model])
         task.cells[model] = self.cells[task.task, self.models[model]] = fresh
         self._renew(task, model)
 
     def _look(self, task: _Task, now_s: float) -> None:
-        trials = _trials(task)
+        candidate_tests = _candidate_tests(task)
         prices = {m: cost for m, cost in zip(self.models, task.costs, strict=True) if cost}
-        choice = trials.look(now_s, task.arms, prices=prices)
-        if not choice.applies or choice.model is None:
+        decision = candidate_tests.look(now_s, task.arms, prices=prices)
+        if not decision.applies or decision.model is None:
             return
-        if choice.action == "promote":
+        if decision.action == "promote":
             task.promotions += 1
-        elif choice.action == "roll_back":
+        elif decision.action == "roll_back":
             task.rollbacks += 1
         else:
             return
         task.changes += 1
-        trials.swapped(choice.model, now_s)
+        candidate_tests.swapped(decision.model, now_s)
 
     def _serve(self, task: _Task, number: int, model: int) -> float:
         """Answer a request; the utility of the answer."""
@@ -311,9 +313,9 @@ class _World:
         )
 
 
-def _trials(task: _Task) -> Trials:
-    assert task.trials is not None
-    return task.trials
+def _candidate_tests(task: _Task) -> CandidateTests:
+    assert task.candidate_tests is not None
+    return task.candidate_tests
 
 
 def _known(values: Any) -> bool:

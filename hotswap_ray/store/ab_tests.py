@@ -15,7 +15,7 @@ from hotswap_ray.store.schema import ab_tests
 Doc = dict[str, Any]
 
 
-class AbTestTables(ControlTables):
+class ABTestTables(ControlTables):
     """Written by the controller."""
 
     def save_ab_test(
@@ -27,7 +27,7 @@ class AbTestTables(ControlTables):
         """Keep a test whole, with the route table that it made and the event that tells of it.
 
         Args:
-            doc: ``AbTest.to_doc()``.
+            doc: ``ABTest.to_doc()``.
             table_doc: Route table of the same transaction.
             event: Kind ``ab_test``, at the time of the test's last change.
 

@@ -47,7 +47,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class StoredRequest:
     """What is stored about one request: who answered, and the score it has, if any."""
 
     outcome_id: int
@@ -124,7 +124,7 @@ class OutcomeLog(Database):
         with self._reading() as connection:
             return [bytes(value) for value in connection.execute(query).scalars()]
 
-    def find_request(self, request_id: str) -> Found | None:
+    def find_request(self, request_id: str) -> StoredRequest | None:
         """The last outcome of a request and its feedback, or ``None`` when unknown."""
         task, model = names.alias("task"), names.alias("model")
         query = (
@@ -140,7 +140,7 @@ class OutcomeLog(Database):
         )
         with self._reading() as connection:
             row = connection.execute(query).first()
-        return None if row is None else Found(*row)
+        return None if row is None else StoredRequest(*row)
 
     def find_outcome(self, request_id: str) -> dict[str, Any] | None:
         """The last outcome of a request as named values, or ``None`` when unknown."""

@@ -29,7 +29,7 @@ from hotswap_ray.core.errors import (
     Unauthorized,
 )
 from hotswap_ray.core.outcome import Endpoint
-from hotswap_ray.core.routing.table import AUTO, Choice, unknown
+from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -182,12 +182,12 @@ class OpenAIApi:
             request_id, endpoint, body, model, named, task, conversation=conversation(scope, body)
         )
         if not stream:
-            choice, answer = await self._router.generate(call)
-            await send_bytes(send, 200, answer, [JSON, *answer_headers(choice)])
+            assignment, answer = await self._router.generate(call)
+            await send_bytes(send, 200, answer, [JSON, *answer_headers(assignment)])
             return
         opened = await self._router.open(call)
         try:
-            await send(_start(200, [*SSE, *answer_headers(opened.choice)]))
+            await send(_start(200, [*SSE, *answer_headers(opened.assignment)]))
             await send(_part(opened.first))
             try:
                 async for item in opened.rest:
@@ -279,13 +279,13 @@ def caller(scope: Scope) -> str:
     return hashlib.blake2b(token.encode("latin-1"), digest_size=6).hexdigest()
 
 
-def answer_headers(choice: Choice) -> Headers:
+def answer_headers(assignment: Assignment) -> Headers:
     """Headers that say who answered and why."""
     return [
-        (b"x-hotswap-model", choice.target.model.encode()),
-        (b"x-hotswap-generation", str(choice.target.generation).encode()),
-        (b"x-hotswap-task", choice.task.encode()),
-        (b"x-hotswap-decision", choice.decision.encode()),
+        (b"x-hotswap-model", assignment.target.model.encode()),
+        (b"x-hotswap-generation", str(assignment.target.generation).encode()),
+        (b"x-hotswap-task", assignment.task.encode()),
+        (b"x-hotswap-decision", assignment.decision.encode()),
     ]
 
 

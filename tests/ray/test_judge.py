@@ -6,7 +6,7 @@ import orjson
 import pytest
 import ray
 
-from hotswap_ray.actors.judge.judge import JUDGE, Job, Verdict
+from hotswap_ray.actors.judge.judge import JUDGE, Job, Judgement
 from hotswap_ray.actors.judge.link import connect
 from hotswap_ray.core.spec.golden import Check
 from tests.ray.conftest import wait_until
@@ -47,7 +47,7 @@ async def judged(jobs, spare_s):
 def test_a_check_that_hangs_is_interrupted_and_the_others_are_judged(system, check):
     jobs = [job("Paris"), job("a" * 60 + "b", check), job("Rome")]
     (first, hung, last), restarted = asyncio.run(judged(jobs, spare_s=60))
-    assert (first, last) == (Verdict(1.0), Verdict(0.0))
+    assert (first, last) == (Judgement(1.0), Judgement(0.0))
     assert hung.quality is None
     assert hung.error.startswith("took longer than 2 s")
     assert check.value in hung.error
@@ -58,7 +58,7 @@ def test_a_check_that_hangs_is_interrupted_and_the_others_are_judged(system, che
 def test_a_judge_that_nothing_else_can_help_is_started_anew_and_judges_the_others(system, name):
     jobs = [job("Paris"), job("x", call(name)), job("Rome")]
     (first, lost, last), restarted = asyncio.run(judged(jobs, spare_s=3))
-    assert (first, last) == (Verdict(1.0), Verdict(0.0))
+    assert (first, last) == (Judgement(1.0), Judgement(0.0))
     assert lost.quality is None
     assert name in lost.error
     assert restarted
@@ -68,7 +68,7 @@ def test_a_judge_that_was_killed_is_back_for_the_next_answer(system):
     ray.kill(ray.get_actor(JUDGE, namespace="hotswap"), no_restart=False)
 
     def is_judged():
-        return asyncio.run(connect("hotswap", 2).judge([job("Paris")])) == [Verdict(1.0)]
+        return asyncio.run(connect("hotswap", 2).judge([job("Paris")])) == [Judgement(1.0)]
 
     assert wait_until(is_judged, what="judged")
 

@@ -26,7 +26,9 @@ def test_the_yaml_of_the_readme_is_valid():
 def test_the_task_that_decides_by_itself_is_valid_beside_it():
     first, second = (yaml.safe_load(block) for block in blocks("yaml"))
     first["tasks"]["summarise"] |= second["tasks"]["summarise"]
-    text = yaml.safe_dump(first).replace("mypackage:is_faithful", "hotswap_ray.demo.fewshot:judge")
+    text = yaml.safe_dump(first).replace(
+        "mypackage:is_faithful", "hotswap_ray.demo.fewshot:check_answer"
+    )
     task = config.loads(text, name="README.md").tasks["summarise"]
 
     assert [check.kind for check in task.checks] == ["length", "refusal", "callable"]

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 from hotswap_ray.actors.cluster.fleet import Fleet
-from hotswap_ray.actors.controller.ab_tests.tests import AbTests
+from hotswap_ray.actors.controller.ab_tests.tests import ABTests
 from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog
 from hotswap_ray.actors.controller.autoswap.loop import AutoswapLoop
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.bench.bench import Bench
-from hotswap_ray.actors.controller.calls.ab_tests import AbTestCalls
+from hotswap_ray.actors.controller.calls.ab_tests import ABTestCalls
 from hotswap_ray.actors.controller.calls.bench import BenchCalls, Learnings
 from hotswap_ray.actors.controller.calls.decisions import DecisionCalls
 from hotswap_ray.actors.controller.calls.queries import ControllerQueries
@@ -45,7 +45,7 @@ from hotswap_ray.config import Config
 from hotswap_ray.config.checks import parse_model
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routing.table import RouteTable
-from hotswap_ray.core.spec.autoswap import Mode
+from hotswap_ray.core.spec.autoswap import AutoswapMode
 from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.core.swap.phases import Event, Swap
 from hotswap_ray.store import Store
@@ -54,7 +54,7 @@ OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
 
 
 class SwapController(
-    ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, AbTestCalls, RollbackCalls
+    ControllerQueries, BenchCalls, DecisionCalls, ScheduleCalls, ABTestCalls, RollbackCalls
 ):
     """Owns swaps, models and the route table.
 
@@ -124,7 +124,7 @@ class SwapController(
             *(config, store, self._pool, self._publisher, self._runner, clock),
             lambda task: self._ab_tests.refusal(task),
         )
-        self._ab_tests = AbTests(
+        self._ab_tests = ABTests(
             *(config, store, self._pool, self._publisher, self._runner, self._requests),
             *(self._actions, learning, clock),
         )
@@ -142,7 +142,7 @@ class SwapController(
             *(config, store, self._pool, fleet, self._publisher, learning, judge, clock),
             *(self._tasks, self._runner.open),
         )
-        self._modes: dict[str, Mode] = {}
+        self._modes: dict[str, AutoswapMode] = {}
         self._views = TaskViews(
             *(config, self._tasks, self._pool, self._publisher, self._runner.open, self._modes),
             self._ab_tests.open,

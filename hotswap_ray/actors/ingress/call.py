@@ -8,7 +8,7 @@ from typing import Any
 
 from hotswap_ray.actors.cluster.connection import Item
 from hotswap_ray.core.outcome import Endpoint
-from hotswap_ray.core.routing.table import Choice
+from hotswap_ray.core.routing.table import Assignment
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +31,6 @@ class Call:
 class Opened:
     """An answer that has begun: nothing can send it to another model any more."""
 
-    choice: Choice
+    assignment: Assignment
     first: Item
     rest: AsyncGenerator[Item, None]

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hotswap_ray.actors.ingress.call import Call
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Split
-from hotswap_ray.core.routing.table import Choice, RouteTable
+from hotswap_ray.core.routing.table import Assignment, RouteTable
 from hotswap_ray.core.routing.target import Target
 
 
-class RolloutSplit:
+class Division:
     """Divides the requests of tasks that have a split.
 
     Args:
@@ -24,31 +24,33 @@ class RolloutSplit:
         self._has_room = has_room
         self._began = Conversations()
 
-    def pick(self, call: Call, choice: Choice, split: Split) -> Choice | None:
+    def pick(self, call: Call, assignment: Assignment, split: Split) -> Assignment | None:
         """Where a request goes whose task is being rolled out.
 
         Args:
             call: The request.
-            choice: The active model.
+            assignment: The active model.
             split: Of the task's route.
 
         Returns:
             ``None`` when the request has to wait until a step is made.
         """
         if call.conversation is None and call.body.get("tools"):
-            return choice  # one of a loop of tool calls that nothing ties together
+            return assignment  # one of a loop of tool calls that nothing ties together
         mark = split.mark(call.conversation or call.request_id)
         arm = split.arm(mark, self._began.began(split.salt, mark))
         if arm is None:
             return None
         target = None if arm == ACTIVE else split.shares[arm - 1].target
         if target is not None and not self._has_room(target):
-            return choice
+            return assignment
         if call.conversation is not None:
             self._began.add(split.salt, mark, arm)
         if target is None:
-            return choice
-        return replace(choice, target=target, decision=Decision.CANARY, fallback=choice.target)
+            return assignment
+        return replace(
+            assignment, target=target, decision=RoutingDecision.CANARY, fallback=assignment.target
+        )
 
     def moving(self, table: RouteTable) -> dict[str, dict[int, int]]:
         """Conversations that would move, and who has them, by task where a step is made."""

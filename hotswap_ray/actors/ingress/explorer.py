@@ -11,9 +11,9 @@ import random
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.policies.selection import Arm, Policy, Snapshot, make_policy
-from hotswap_ray.core.routing.table import Choice, Route, Trial
+from hotswap_ray.core.routing.table import Assignment, Route, Trial
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 
@@ -44,37 +44,39 @@ class Explorer:
         self._policies: dict[str, Policy] = {}
         self._random: dict[str, random.Random] = {}
 
-    def pick(self, choice: Choice, route: Route, has_room: Callable[[Target], bool]) -> Choice:
+    def pick(
+        self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
+    ) -> Assignment:
         """Where a request goes that would go to the active model.
 
         Args:
-            choice: The active model.
+            assignment: The active model.
             route: Its task's.
             has_room: Whether a target can take one more request.
         """
         trial = route.trial
-        if trial is None or choice.decision is not Decision.ACTIVE:
-            return choice
-        if not trial.by_policy and self._coin(choice.task) >= trial.explore:
-            return choice
-        active = choice.target
+        if trial is None or assignment.decision is not RoutingDecision.ACTIVE:
+            return assignment
+        if not trial.by_policy and self._coin(assignment.task) >= trial.explore:
+            return assignment
+        active = assignment.target
         chosen = self._ask(
-            choice.task, trial, active, has_room, active if trial.by_policy else None
+            assignment.task, trial, active, has_room, active if trial.by_policy else None
         )
         if chosen is None or chosen == active:
-            return choice
-        return replace(choice, target=chosen, decision=Decision.EXPLORE, fallback=active)
+            return assignment
+        return replace(assignment, target=chosen, decision=RoutingDecision.EXPLORE, fallback=active)
 
     def shadow(
-        self, choice: Choice, route: Route, has_room: Callable[[Target], bool]
+        self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
     ) -> Target | None:
         """Who gets a copy of a request that the active model answered; mostly nobody."""
         trial = route.trial
-        if trial is None or not trial.shadow or choice.decision is not Decision.ACTIVE:
+        if trial is None or not trial.shadow or assignment.decision is not RoutingDecision.ACTIVE:
             return None
-        if self._coin(choice.task) >= trial.shadow:
+        if self._coin(assignment.task) >= trial.shadow:
             return None
-        return self._ask(choice.task, trial, choice.target, has_room)
+        return self._ask(assignment.task, trial, assignment.target, has_room)
 
     def _coin(self, task: str) -> float:
         return self._rng(task).random()

@@ -81,12 +81,12 @@ class Ingress:
         request_id = uuid.uuid4().hex
         model = body.pop("model", "auto")
         call = Call(request_id, endpoint, body, model, task, None, prefer)
-        choice, answer = await self.router.generate(call)
+        assignment, answer = await self.router.generate(call)
         return {
             "answer": orjson.loads(answer),
-            "model": choice.target.model,
-            "generation": choice.target.generation,
-            "task": choice.task,
-            "decision": str(choice.decision),
+            "model": assignment.target.model,
+            "generation": assignment.target.generation,
+            "task": assignment.task,
+            "decision": str(assignment.decision),
             "request_id": request_id,
         }

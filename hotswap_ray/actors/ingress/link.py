@@ -140,7 +140,7 @@ class ControlLink:
             self._router.explorer.arms = await self._learning.arms()
 
     async def _judge_later(self) -> None:
-        if not await self._router.recorder.judge(self._judge):
+        if not await self._router.recorder.judge_pending(self._judge):
             await asyncio.sleep(JUDGE_S)
 
     async def flush(self) -> None:

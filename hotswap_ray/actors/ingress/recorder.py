@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from hotswap_ray.actors.ingress.call import Call
-from hotswap_ray.actors.judge.judge import Job, Judging, Verdict
+from hotswap_ray.actors.judge.judge import Job, Judgement, Judging
 from hotswap_ray.core.answers.form import asks_for_json
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
@@ -35,7 +35,7 @@ class Recorder:
         self._checks = {task: found for task, found in checks.items() if found}
         self._waiting: deque[tuple[Outcome, Job]] = deque()
 
-    def judges(self, task: str, request: Mapping[str, Any]) -> bool:
+    def is_judged(self, task: str, request: Mapping[str, Any]) -> bool:
         """Whether the answer to a request is judged, so that it has to be kept."""
         return task in self._checks or asks_for_json(request)
 
@@ -49,7 +49,7 @@ class Recorder:
             streamed: Which of these it is.
         """
         checks = self._checks.get(outcome.task, ())
-        if answer is None or not outcome.success or not self.judges(outcome.task, call.body):
+        if answer is None or not outcome.success or not self.is_judged(outcome.task, call.body):
             self.outcomes.append(outcome)
         elif len(self._waiting) >= MOST_WAITING or len(answer) > MOST_BYTES:
             self.unjudged += 1
@@ -62,18 +62,18 @@ class Recorder:
         taken, self.outcomes = self.outcomes, []
         return taken
 
-    async def judge(self, judge: Judging) -> int:
+    async def judge_pending(self, judge: Judging) -> int:
         """Have answers judged that wait for it; returns how many."""
         batch = [self._waiting.popleft() for _ in range(min(BATCH, len(self._waiting)))]
         if not batch:
             return 0
-        verdicts: Sequence[Verdict] = ()
+        judgements: Sequence[Judgement] = ()
         try:
-            verdicts = await judge([job for _, job in batch])
+            judgements = await judge([job for _, job in batch])
         finally:  # an outcome is kept whether or not somebody could judge it
-            verdicts = verdicts or [Verdict(None)] * len(batch)
-            for (outcome, _), verdict in zip(batch, verdicts, strict=True):
+            judgements = judgements or [Judgement(None)] * len(batch)
+            for (outcome, _), judgement in zip(batch, judgements, strict=True):
                 self.outcomes.append(
-                    replace(outcome, quality=verdict.quality, format_ok=verdict.format_ok)
+                    replace(outcome, quality=judgement.quality, format_ok=judgement.format_ok)
                 )
         return len(batch)

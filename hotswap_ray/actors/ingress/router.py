@@ -16,7 +16,7 @@ from dataclasses import replace
 from hotswap_ray.actors.cluster.connection import Connect, Item, cause
 from hotswap_ray.actors.ingress.call import Call, Opened
 from hotswap_ray.actors.ingress.connections import Connections
-from hotswap_ray.actors.ingress.division import RolloutSplit
+from hotswap_ray.actors.ingress.division import Division
 from hotswap_ray.actors.ingress.explorer import Explorer
 from hotswap_ray.actors.ingress.in_flight import InFlight
 from hotswap_ray.actors.ingress.recorder import Recorder
@@ -30,8 +30,8 @@ from hotswap_ray.core.errors import (
     EngineUnavailable,
     RequestError,
 )
-from hotswap_ray.core.outcome import Decision, Outcome
-from hotswap_ray.core.routing.table import AUTO, Choice, RouteTable, choose, choose_task
+from hotswap_ray.core.outcome import Outcome, RoutingDecision
+from hotswap_ray.core.routing.table import AUTO, Assignment, RouteTable, choose, choose_task
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 from hotswap_ray.core.spec.task import TaskSpec
@@ -74,7 +74,7 @@ class Router:
         self._news = WaitingRoom(limits.max_held_requests)
         self._suspects = Suspects(lambda app: app in self._targets, self._news.wake)
         self._targets: dict[str, Target] = {}
-        self.rollout = RolloutSplit(self._has_room)
+        self.rollout = Division(self._has_room)
         self.shadows = Shadows(
             self.explorer,
             self._connections,
@@ -108,53 +108,53 @@ class Router:
             if self.in_flight[app]:
                 self._suspects.ask_if_quiet(app, self._connections.to(target).ping)
 
-    async def generate(self, call: Call) -> tuple[Choice, bytes]:
+    async def generate(self, call: Call) -> tuple[Assignment, bytes]:
         """Answer whole; a failed model is retried once elsewhere.
 
         Raises:
             RequestError: The client's fault, or a full queue.
             EngineError: The model, and the fallback if there is one, failed.
         """
-        choice = await self._choose(call)
+        assignment = await self._choose(call)
         deadline = self._deadline()
         try:
-            return choice, await self._generate(call, choice, deadline)
+            return assignment, await self._generate(call, assignment, deadline)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - any failure of a model is the router's business; it is recorded, and raised again when nothing else can serve
-            second = self._second(call, choice, error, deadline)
+            second = self._second(call, assignment, error, deadline)
         return second, await self._generate(call, second, deadline)
 
     def _deadline(self) -> float:
         """When a request that begins now must have ended, retry included."""
         return asyncio.get_running_loop().time() + self._limits.request_timeout_s
 
-    async def _generate(self, call: Call, choice: Choice, deadline: float) -> bytes:
+    async def _generate(self, call: Call, assignment: Assignment, deadline: float) -> bytes:
         started, at_s = time.perf_counter(), self._clock()
-        self._load.enter(choice.target)
+        self._load.enter(assignment.target)
         success: bool | None = False
         usage = (0, 0, 0)
         body: bytes | None = None
         try:
-            connection = self._connections.to(choice.target)
-            async with self._until(deadline, choice):
+            connection = self._connections.to(assignment.target)
+            async with self._until(deadline, assignment):
                 body, *used = await connection.generate(call.endpoint, call.body)
             usage = (used[0], used[1], used[2])
             success = True
-            self._suspects.heard(choice.target.app)
+            self._suspects.heard(assignment.target.app)
             return body
         except asyncio.CancelledError:
             success = None  # the client left; that says nothing about the model
             raise
         except TimeoutError:
-            raise self._late(choice.target, "answer", self._limits.request_timeout_s) from None
+            raise self._late(assignment.target, "answer", self._limits.request_timeout_s) from None
         except Exception as error:
-            success = self._blame(choice.target, cause(error))
+            success = self._blame(assignment.target, cause(error))
             raise cause(error) from error
         finally:
-            self._load.leave(choice.target)
+            self._load.leave(assignment.target)
             if success is not None:
-                self._record(call, choice, at_s, success, started, None, usage, body)
+                self._record(call, assignment, at_s, success, started, None, usage, body)
 
     async def open(self, call: Call) -> Opened:
         """Begin a stream: returns when its first byte is there.
@@ -163,49 +163,49 @@ class Router:
             RequestError: The client's fault, or a full queue.
             EngineError: The model, and the fallback if there is one, failed.
         """
-        choice = await self._choose(call)
+        assignment = await self._choose(call)
         deadline = self._deadline()
         try:
-            return await self._open(call, choice, deadline)
+            return await self._open(call, assignment, deadline)
         except RequestError:
             raise
         except Exception as error:  # noqa: BLE001 - as in `generate`
-            second = self._second(call, choice, error, deadline)
+            second = self._second(call, assignment, error, deadline)
         return await self._open(call, second, deadline)
 
-    async def _open(self, call: Call, choice: Choice, deadline: float) -> Opened:
-        items = self._stream(call, choice, deadline)
+    async def _open(self, call: Call, assignment: Assignment, deadline: float) -> Opened:
+        items = self._stream(call, assignment, deadline)
         try:
-            return Opened(choice, await anext(items), items)
+            return Opened(assignment, await anext(items), items)
         except BaseException:
             await items.aclose()
             raise
 
     async def _stream(
-        self, call: Call, choice: Choice, deadline: float
+        self, call: Call, assignment: Assignment, deadline: float
     ) -> AsyncGenerator[Item, None]:
         started, at_s = time.perf_counter(), self._clock()
         first_byte_s = self._limits.first_byte_timeout_s
         first_deadline = min(deadline, asyncio.get_running_loop().time() + first_byte_s)
-        self._load.enter(choice.target)
+        self._load.enter(assignment.target)
         success: bool | None = False
         ttft_ms = None
         usage = (0, 0, 0)
-        is_judged = self.recorder.judges(choice.task, call.body)
+        is_judged = self.recorder.is_judged(assignment.task, call.body)
         parts: list[bytes] | None = [] if is_judged else None
         try:
-            source = self._connections.to(choice.target).stream(call.endpoint, call.body)
+            source = self._connections.to(assignment.target).stream(call.endpoint, call.body)
             async with aclosing(source) as items:  # type: ignore[type-var]
                 while True:
                     limit = first_deadline if ttft_ms is None else deadline
                     # A deadline per item: one around the loop would fire between two of
                     # them, in the caller's code.
                     try:
-                        async with self._until(limit, choice, ttft_ms is None):
+                        async with self._until(limit, assignment, ttft_ms is None):
                             item = await anext(items)
                     except StopAsyncIteration:
                         break
-                    self._suspects.heard(choice.target.app)
+                    self._suspects.heard(assignment.target.app)
                     if ttft_ms is None:
                         ttft_ms = (time.perf_counter() - started) * 1e3
                     if isinstance(item, tuple):
@@ -214,7 +214,7 @@ class Router:
                         parts.append(item)
                     yield item
             if not success:
-                raise EngineUnavailable(f"model {choice.target.model!r} cut its answer short")
+                raise EngineUnavailable(f"model {assignment.target.model!r} cut its answer short")
         except (asyncio.CancelledError, GeneratorExit):
             if not success:
                 success = None
@@ -222,20 +222,20 @@ class Router:
         except TimeoutError:
             if ttft_ms is not None:
                 limit_s = self._limits.request_timeout_s
-                raise self._late(choice.target, "end of the answer", limit_s) from None
-            late = self._late(choice.target, "first byte", first_byte_s)
-            self._blame(choice.target, late)
+                raise self._late(assignment.target, "end of the answer", limit_s) from None
+            late = self._late(assignment.target, "first byte", first_byte_s)
+            self._blame(assignment.target, late)
             raise late from None
         except Exception as error:
-            success = self._blame(choice.target, cause(error))
+            success = self._blame(assignment.target, cause(error))
             raise cause(error) from error
         finally:
-            self._load.leave(choice.target)
+            self._load.leave(assignment.target)
             if success is not None:
                 answer = None if parts is None else b"".join(parts)
-                self._record(call, choice, at_s, success, started, ttft_ms, usage, answer, True)
+                self._record(call, assignment, at_s, success, started, ttft_ms, usage, answer, True)
 
-    async def _choose(self, call: Call) -> Choice:
+    async def _choose(self, call: Call) -> Assignment:
         """Read the table once; while its route is held, wait for another one, bounded.
 
         Nothing is awaited after the table was read for the last time, so the caller counts
@@ -253,38 +253,44 @@ class Router:
                 continue
             preferred = table.models.get(call.prefer) if call.prefer else None
             if preferred is not None:
-                choice = Choice(task, preferred, Decision.PINNED, route.fallback)
+                assignment = Assignment(task, preferred, RoutingDecision.PINNED, route.fallback)
             else:
-                choice = choose(table, call.model, task)
-            if route.split is not None and choice.decision is Decision.ACTIVE:
-                divided = self.rollout.pick(call, choice, route.split)
+                assignment = choose(table, call.model, task)
+            if route.split is not None and assignment.decision is RoutingDecision.ACTIVE:
+                divided = self.rollout.pick(call, assignment, route.split)
                 if divided is None:
                     until = began + self._limits.hold_timeout_s
                     await self._news.wait(until, f"a rollout of task {task!r} goes on", 1.0)
                     continue
-                choice = divided
-            if choice.target.app not in self._suspects:
+                assignment = divided
+            if assignment.target.app not in self._suspects:
                 if route.split is not None:
-                    return choice
-                return self.explorer.pick(choice, route, self._has_room)
-            other = choice.fallback
+                    return assignment
+                return self.explorer.pick(assignment, route, self._has_room)
+            other = assignment.fallback
             if other is not None and other.app not in self._suspects:
-                return replace(choice, target=other, decision=Decision.FALLBACK, fallback=None)
+                return replace(
+                    assignment, target=other, decision=RoutingDecision.FALLBACK, fallback=None
+                )
             until = began + self._limits.first_byte_timeout_s
-            await self._news.wait(until, f"model {choice.target.model!r} does not answer", 2.0)
+            await self._news.wait(until, f"model {assignment.target.model!r} does not answer", 2.0)
 
-    def _second(self, call: Call, first: Choice, error: Exception, deadline: float) -> Choice:
+    def _second(
+        self, call: Call, first: Assignment, error: Exception, deadline: float
+    ) -> Assignment:
         """Where a request whose model failed before the first byte goes once more.
 
         Only targets of the current table: any other may be deleted at any moment.
         """
         route = self.table.routes.get(first.task)
-        pinned = first.decision is Decision.PINNED and not call.prefer
+        pinned = first.decision is RoutingDecision.PINNED and not call.prefer
         if route is None or pinned or asyncio.get_running_loop().time() >= deadline:
             raise error
         for target in (route.active, route.fallback):
             if target and target.app != first.target.app and target.app not in self._suspects:
-                return replace(first, target=target, decision=Decision.FALLBACK, fallback=None)
+                return replace(
+                    first, target=target, decision=RoutingDecision.FALLBACK, fallback=None
+                )
         raise error
 
     def _blame(self, target: Target, error: Exception) -> bool | None:
@@ -305,12 +311,12 @@ class Router:
 
     @asynccontextmanager
     async def _until(
-        self, deadline: float, choice: Choice, retriable: bool = True
+        self, deadline: float, assignment: Assignment, retriable: bool = True
     ) -> AsyncIterator[None]:
         """A time limit; shorter for what can be retried, when the model is not there."""
         async with asyncio.timeout_at(deadline) as limit:
-            if retriable and choice.fallback is not None:
-                with self._suspects.may_leave(choice.target.app, limit):
+            if retriable and assignment.fallback is not None:
+                with self._suspects.may_leave(assignment.target.app, limit):
                     yield
             else:
                 yield
@@ -323,7 +329,7 @@ class Router:
     def _record(
         self,
         call: Call,
-        choice: Choice,
+        assignment: Assignment,
         at_s: float,
         success: bool,
         started: float,
@@ -333,11 +339,11 @@ class Router:
         streamed: bool = False,
     ) -> None:
         latency_ms = (time.perf_counter() - started) * 1e3
-        target, route = choice.target, self.table.routes.get(choice.task)
-        shadowed = route is not None and self.shadows.begin(call, choice, route, at_s)
+        target, route = assignment.target, self.table.routes.get(assignment.task)
+        shadowed = route is not None and self.shadows.begin(call, assignment, route, at_s)
         outcome = Outcome(
-            *(call.request_id, choice.task, target.model, target.generation),
-            Decision.SHADOWED if shadowed else choice.decision,
+            *(call.request_id, assignment.task, target.model, target.generation),
+            RoutingDecision.SHADOWED if shadowed else assignment.decision,
             *(at_s, success, latency_ms, ttft_ms),
             *usage,
         )

@@ -20,8 +20,8 @@ from hotswap_ray.actors.ingress.explorer import Explorer
 from hotswap_ray.actors.ingress.in_flight import InFlight
 from hotswap_ray.actors.ingress.recorder import Recorder
 from hotswap_ray.core.errors import RequestError
-from hotswap_ray.core.outcome import SHADOW_PREFIX, Decision, Outcome
-from hotswap_ray.core.routing.table import Choice, Route
+from hotswap_ray.core.outcome import SHADOW_PREFIX, Outcome, RoutingDecision
+from hotswap_ray.core.routing.table import Assignment, Route
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 
@@ -64,22 +64,22 @@ class Shadows:
         self._at_work: Counter[str] = Counter()
         self._running: set[asyncio.Task[None]] = set()
 
-    def begin(self, call: Call, choice: Choice, route: Route, at_s: float) -> bool:
+    def begin(self, call: Call, assignment: Assignment, route: Route, at_s: float) -> bool:
         """Copy a request that was just answered, if the coin says so and there is room.
 
         Args:
             call: The request.
-            choice: Who answered it.
+            assignment: Who answered it.
             route: Its task's.
             at_s: When it arrived; the copy has the same time, which tells that they are a pair.
 
         Returns:
             Whether a copy began: the client's answer is then one half of a pair.
         """
-        target = self._explorer.shadow(choice, route, lambda _: True)
+        target = self._explorer.shadow(assignment, route, lambda _: True)
         if target is None:
             return False
-        task = choice.task
+        task = assignment.task
         full = self.busy() or self._at_work[task] >= self._at_once.get(task, 1)
         if full or not self._load.enter_copy(target):
             self.dropped += 1
@@ -116,7 +116,7 @@ class Shadows:
                     task,
                     target.model,
                     target.generation,
-                    Decision.SHADOW,
+                    RoutingDecision.SHADOW,
                     at_s,
                     answer is not None,
                     (time.perf_counter() - started) * 1e3,

@@ -55,7 +55,7 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Judgement:
     """What the checks say of one answer.
 
     Attributes:
@@ -69,7 +69,7 @@ class Verdict:
     format_ok: bool | None = None
 
 
-Judging = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
+Judging = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]
 """Judges answers, one verdict each, in order."""
 
 
@@ -89,11 +89,11 @@ class Strikes:
         self._counts: dict[str, int] = {}
         self._rest_until: dict[str, float] = {}
 
-    def resting(self, job: Job) -> Verdict | None:
+    def resting(self, job: Job) -> Judgement | None:
         """The verdict on a job whose checks rest; ``None`` if they do not."""
         if not self._rest_until or self._clock() >= self._rest_until.get(_key(job), 0):
             return None
-        return Verdict(None, f"rests, for it hung {STRIKES} times: {labels(job)}")
+        return Judgement(None, f"rests, for it hung {STRIKES} times: {labels(job)}")
 
     def note(self, job: Job, *, hung: bool) -> None:
         """Count what became of a job's checks."""
@@ -119,7 +119,7 @@ class Judge:
         self._limit_s = limit_s
         self._strikes = strikes or Strikes()
 
-    def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
+    def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Judge answers, each within the limit.
 
         Args:
@@ -131,7 +131,7 @@ class Judge:
         """
         return [self._strikes.resting(job) or self._limited(job) for job in jobs]
 
-    def _limited(self, job: Job) -> Verdict:
+    def _limited(self, job: Job) -> Judgement:
         # First, for an import is slow and does not survive being interrupted half-way.
         for check in job.checks:
             if check.kind == "callable":
@@ -139,33 +139,33 @@ class Judge:
                     checkers.find_checker(check.value)
         try:
             with _interrupted_after(self._limit_s):
-                verdict = judge_one(job)
+                judgement = judge_one(job)
         except Overdue:
             self._strikes.note(job, hung=True)
-            return Verdict(None, f"took longer than {self._limit_s:g} s: {labels(job)}")
+            return Judgement(None, f"took longer than {self._limit_s:g} s: {labels(job)}")
         self._strikes.note(job, hung=False)
-        return verdict
+        return judgement
 
 
-def judge_one(job: Job) -> Verdict:
+def judge_one(job: Job) -> Judgement:
     """Judge one answer here and now, however long it takes."""
     quality, form, errors = None, None, []
     try:
         text = answer_text(job.endpoint, job.answer, streamed=job.streamed)
     except CheckerFailed as error:
-        return Verdict(None, error.message)
+        return Judgement(None, error.message)
     try:
-        quality = checkers.judge(job.checks, text, job.request)
+        quality = checkers.quality_of(job.checks, text, job.request)
     except CheckerFailed as error:
         errors.append(error.message)
     try:
         form = has_form(job.checks, text, job.request)
     except CheckerFailed as error:
         errors.append(error.message)
-    return Verdict(quality, errors[0] if errors else "", form)
+    return Judgement(quality, errors[0] if errors else "", form)
 
 
-async def judge_here(jobs: Sequence[Job]) -> list[Verdict]:
+async def judge_here(jobs: Sequence[Job]) -> list[Judgement]:
     """Judge in this process, without a limit: what a ``JudgeLink`` does, for short checks."""
     return [judge_one(job) for job in jobs]
 

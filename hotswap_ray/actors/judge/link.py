@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import islice
 
 from hotswap_ray.actors.cluster.proxy import ActorProxy
-from hotswap_ray.actors.judge.judge import JUDGE, Job, Strikes, Verdict, labels
+from hotswap_ray.actors.judge.judge import JUDGE, Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import HotswapError
 
 MOST_JOBS = 32
@@ -21,7 +21,7 @@ RESTART_S = 30.0
 """Longest wait for a judge that was lost to answer again."""
 PAUSE_S = 0.2
 
-Reach = Callable[[Sequence[Job]], Awaitable[list[Verdict]]]
+Reach = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]
 Kill = Callable[[], Awaitable[None]]
 
 
@@ -64,7 +64,7 @@ class JudgeLink:
         self.errors = 0
         self.last_error = ""
 
-    async def judge(self, jobs: Sequence[Job]) -> list[Verdict]:
+    async def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Judge answers.
 
         Args:
@@ -73,44 +73,44 @@ class JudgeLink:
         Returns:
             One verdict a job, in order. Never raises but when cancelled.
         """
-        verdicts: list[Verdict] = []
+        judgements: list[Judgement] = []
         rest = iter(jobs)
         async with self._turn:
             while batch := list(islice(rest, MOST_JOBS)):
-                verdicts += await self._batch(batch)
-        for verdict in verdicts:
-            self.unjudged += verdict.quality is None and verdict.format_ok is None
-            self.errors += bool(verdict.error)
-            self.last_error = verdict.error or self.last_error
-        return verdicts
+                judgements += await self._batch(batch)
+        for judgement in judgements:
+            self.unjudged += judgement.quality is None and judgement.format_ok is None
+            self.errors += bool(judgement.error)
+            self.last_error = judgement.error or self.last_error
+        return judgements
 
-    async def _batch(self, jobs: list[Job]) -> list[Verdict]:
+    async def _batch(self, jobs: list[Job]) -> list[Judgement]:
         resting = [self._strikes.resting(job) for job in jobs]
         awake = [job for job, rests in zip(jobs, resting, strict=True) if rests is None]
         asked = iter(await self._awake(awake) if awake else ())
         return [rests or next(asked) for rests in resting]
 
-    async def _awake(self, jobs: list[Job]) -> list[Verdict]:
+    async def _awake(self, jobs: list[Job]) -> list[Judgement]:
         answer = await self._ask(jobs)
         if isinstance(answer, list):
             return answer
-        verdicts: list[Verdict] = []
+        judgements: list[Judgement] = []
         for job in jobs:
             if rests := self._strikes.resting(job):
-                verdicts.append(rests)
+                judgements.append(rests)
                 continue
             if not await self._is_back():
-                gone = Verdict(None, f"the judge is down: {answer}")
-                return verdicts + [gone] * (len(jobs) - len(verdicts))
+                gone = Judgement(None, f"the judge is down: {answer}")
+                return judgements + [gone] * (len(jobs) - len(judgements))
             again = await self._ask([job])
             self._strikes.note(job, hung=isinstance(again, str))
             if isinstance(again, list):
-                verdicts += again
+                judgements += again
             else:
-                verdicts.append(Verdict(None, f"{again}: {labels(job)}"))
-        return verdicts
+                judgements.append(Judgement(None, f"{again}: {labels(job)}"))
+        return judgements
 
-    async def _ask(self, jobs: list[Job]) -> list[Verdict] | str:
+    async def _ask(self, jobs: list[Job]) -> list[Judgement] | str:
         """The verdicts, or why there are none; a judge that is silent is dead afterwards."""
         limit_s = self._limit_s * min(len(jobs), MOST_OVERDUE) + self._spare_s
         try:

@@ -23,20 +23,20 @@ from uuid import uuid4
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, Checkpoint, LearningLog
 from hotswap_ray.actors.learning.queries import LearningQueries, load_knowledge
-from hotswap_ray.core.autoswap.tasks import Experiments
+from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import Look, ModelFacts, TaskView
 from hotswap_ray.core.errors import InvalidRequest, StoreError
 from hotswap_ray.core.evidence.cell import HALF_LIFE, Cell, problem
 from hotswap_ray.core.evidence.knowledge import Complexity, TaskKnowledge, TransferRecord, transfer
 from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.evidence.recent import RecentLatencies
-from hotswap_ray.core.outcome import Criteria, Decision, Outcome
+from hotswap_ray.core.outcome import Criteria, Outcome, RoutingDecision
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.spec.task import Preferences, TaskSpec
 from hotswap_ray.store import Store
 
 NO_MODEL = ""
-ASIDE = frozenset({Decision.SHADOW, Decision.BENCH, Decision.GOLDEN})
+ASIDE = frozenset({RoutingDecision.SHADOW, RoutingDecision.BENCH, RoutingDecision.GOLDEN})
 """Work that no client waited for."""
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
@@ -100,14 +100,14 @@ class LearningActor(LearningQueries):
         self._learned.knowledge.update(load_knowledge(store))
         self._learned.take(*store.current_evidence(half_life))
         self._learned.configure(tasks)
-        self._experiments = Experiments(self._learned, one_key_decides)
-        self._experiments.load(store.load_experiments())
-        self._experiments.on_alarm = lambda: self._alarm.set()
+        self._decider = Decider(self._learned, one_key_decides)
+        self._decider.load(store.load_experiments())
+        self._decider.on_alarm = lambda: self._alarm.set()
         self._alarm = asyncio.Event()
 
     def _scored(self, cell: Cell, request_id: str, score: float, source: str | None) -> None:
         self._learned.score(cell, score)
-        self._experiments.score(cell, request_id, score, source)
+        self._decider.score(cell, request_id, score, source)
 
     def _checkpoint(self) -> Checkpoint:
         learned, now_s = self._learned, self._clock()
@@ -148,7 +148,7 @@ class LearningActor(LearningQueries):
             entry = Batch(batch_id, good)
             self._log.put(entry)
             self._learned.fold(good)
-            self._experiments.take(good)
+            self._decider.take(good)
             self._recent.extend(outcome for outcome in good if outcome.decision not in ASIDE)
             self._desk.arrived(good)
         await self._log.durable(entry)
@@ -276,7 +276,7 @@ class LearningActor(LearningQueries):
         kept: frozenset[str] = frozenset(),
         wait_s: float = 0.0,
     ) -> Look:
-        """Decide about every task; see ``Experiments.look``.
+        """Decide about every task; see ``Decider.look``.
 
         Args:
             views: The tasks as the controller has them.
@@ -290,9 +290,7 @@ class LearningActor(LearningQueries):
                     await self._alarm.wait()
         self._alarm.clear()
         now_s = self._clock()
-        found = self._experiments.look(
-            views, models, now_s, partial(self._recent.rate, now_s), kept
-        )
+        found = self._decider.look(views, models, now_s, partial(self._recent.rate, now_s), kept)
         try:
             await self._save_tests()
         except StoreError as error:  # saved at the next look; what was found holds
@@ -300,14 +298,14 @@ class LearningActor(LearningQueries):
         return found
 
     async def _save_tests(self) -> None:
-        if self._experiments.forgot:  # it must not come back with a restart
+        if self._decider.forgot:  # it must not come back with a restart
             await self._log.flush(checkpoint=True)
-            self._experiments.forgot = False
-        if docs := self._experiments.changed_docs():
+            self._decider.forgot = False
+        if docs := self._decider.changed_docs():
             try:
                 await asyncio.to_thread(self._store.save_experiments, docs)
             except StoreError:
-                self._experiments.not_saved(docs)
+                self._decider.not_saved(docs)
                 raise
 
     async def nudge(self) -> None:
@@ -316,7 +314,7 @@ class LearningActor(LearningQueries):
 
     async def arms(self) -> dict[str, tuple[Arm, ...]]:
         """What is believed of each model that may be tried, by task; for the ingress."""
-        return self._experiments.arms
+        return self._decider.arms
 
     async def close(self) -> None:
         """Write everything; a restart then replays nothing."""

@@ -9,7 +9,7 @@ from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from hotswap_ray.actors.learning.log import Batch, LearningLog, Score
+from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from hotswap_ray.core.evidence.cell import Cell
 from hotswap_ray.core.outcome import Outcome
@@ -116,7 +116,7 @@ class FeedbackDesk:
             raise Conflict(f"request {request_id!r} was scored already")
         entry = self._queued_score(request_id)
         if earlier is None:
-            entry = Score(request_id, score, idempotency_key, comment, cell)
+            entry = LateScore(request_id, score, idempotency_key, comment, cell)
             self._queue.put(entry)
             self._learn(cell, request_id, score, source)
         if entry is not None:
@@ -146,9 +146,9 @@ class FeedbackDesk:
         finally:
             del self._arrivals[request_id]
 
-    def _queued_score(self, request_id: str) -> Score | None:
+    def _queued_score(self, request_id: str) -> LateScore | None:
         for entry in self._queue.entries:
-            if isinstance(entry, Score) and entry.request_id == request_id:
+            if isinstance(entry, LateScore) and entry.request_id == request_id:
                 return entry
         return None
 

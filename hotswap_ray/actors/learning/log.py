@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class Entry:
+class LogEntry:
     """Something to write, and who waits for it."""
 
     waiters: list[asyncio.Future[None]] = field(default_factory=list, kw_only=True)
@@ -39,7 +39,7 @@ class Entry:
 
 
 @dataclass(slots=True, eq=False)
-class Batch(Entry):
+class Batch(LogEntry):
     """Outcomes as one sender put them together."""
 
     batch_id: str
@@ -52,7 +52,7 @@ class Batch(Entry):
 
 
 @dataclass(slots=True, eq=False)
-class Score(Entry):
+class LateScore(LogEntry):
     """A quality given to one outcome later."""
 
     request_id: str
@@ -102,7 +102,7 @@ class LearningLog:
         self._durable = OrderedDict.fromkeys(store.recent_batches())
         self._writer: asyncio.Task[None] | None = None
         self.lock = asyncio.Lock()
-        self.entries: deque[Entry] = deque()
+        self.entries: deque[LogEntry] = deque()
         self.rows = 0
         self.refused_rows = 0
         self.failures = 0
@@ -112,7 +112,7 @@ class LearningLog:
         """Whether this batch was written, now or before a restart."""
         return digest(batch_id) in self._durable
 
-    def put(self, entry: Entry) -> None:
+    def put(self, entry: LogEntry) -> None:
         """Take an entry in.
 
         Raises:
@@ -126,7 +126,7 @@ class LearningLog:
         if self._writer is None or self._writer.done():
             self._writer = asyncio.create_task(self._write_on())
 
-    async def durable(self, entry: Entry) -> None:
+    async def durable(self, entry: LogEntry) -> None:
         """Return when the entry is written.
 
         Raises:
@@ -185,12 +185,12 @@ class LearningLog:
             self._durable.popitem(last=False)
         _tell(entries, None)
 
-    def _write(self, entries: Sequence[Entry], saved: Checkpoint | None) -> None:
+    def _write(self, entries: Sequence[LogEntry], saved: Checkpoint | None) -> None:
         with self._store.transaction():
             for entry in entries:
                 if isinstance(entry, Batch):
                     self._store.add_outcomes(entry.outcomes, entry.batch_id)
-                elif isinstance(entry, Score):
+                elif isinstance(entry, LateScore):
                     # Looked up before it was put; only a deletion in between ends here.
                     with suppress(RequestError, SwapError):
                         self._store.set_quality(
@@ -203,7 +203,7 @@ class LearningLog:
                 self._store.prune(self._before_s())
 
 
-def _tell(entries: Sequence[Entry], error: StoreError | None) -> None:
+def _tell(entries: Sequence[LogEntry], error: StoreError | None) -> None:
     for entry in entries:
         for waiter in entry.waiters:
             if waiter.done():

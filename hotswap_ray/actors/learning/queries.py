@@ -11,21 +11,21 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
-from hotswap_ray.actors.learning.log import Batch, LearningLog, Score
+from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
 from hotswap_ray.core.evidence.calibration import observe
 from hotswap_ray.core.evidence.knowledge import TaskKnowledge
 from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.evidence.prediction import Known, predict
 from hotswap_ray.core.evidence.recent import RecentLatencies
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.store import Store
 
 ACTUAL_ROWS = 10_000
-UNSEEN = (Decision.SHADOW, Decision.BENCH, Decision.GOLDEN)
+UNSEEN = (RoutingDecision.SHADOW, RoutingDecision.BENCH, RoutingDecision.GOLDEN)
 """Decisions whose answers no client got."""
 ROLLOUT_ROWS = 50_000
-COMPARED = (Decision.ACTIVE, Decision.SHADOWED, Decision.CANARY)
+COMPARED = (RoutingDecision.ACTIVE, RoutingDecision.SHADOWED, RoutingDecision.CANARY)
 RATE_S = 60.0
 """Stretch of time that the traffic is measured over."""
 
@@ -163,7 +163,7 @@ class LearningQueries:
             for entry in self._log.entries:  # came in meanwhile, not durable yet
                 if isinstance(entry, Batch):
                     self._learned.fold(entry.outcomes)
-                elif isinstance(entry, Score):
+                elif isinstance(entry, LateScore):
                     self._learned.score(entry.cell, entry.score)
             self._learned.adopt(imported)
         return counts

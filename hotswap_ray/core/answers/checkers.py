@@ -55,7 +55,7 @@ _REFUSAL = re.compile(
 )
 
 
-def judge(
+def quality_of(
     checks: Sequence[Check], answer: str, request: Mapping[str, Any] | None = None
 ) -> float | None:
     """The quality of one answer, from all checks of its task.
@@ -75,9 +75,9 @@ def judge(
     Example:
         >>> guard = Check(kind="length", max_chars=20)
         >>> right = Check(kind="contains", value="Paris", weight=3)
-        >>> judge([guard, right, Check(kind="regex", value="^[A-Z]+$")], "Paris")
+        >>> quality_of([guard, right, Check(kind="regex", value="^[A-Z]+$")], "Paris")
         0.75
-        >>> judge([guard, right], "Paris, the capital of France")
+        >>> quality_of([guard, right], "Paris, the capital of France")
         0.0
     """
     guards = [check for check in checks if check.kind in GUARDS]

@@ -20,9 +20,9 @@ from typing import Literal
 
 from hotswap_ray.core.proof.betting import PairTest, Verdict
 
-Mode = Literal["off", "advise", "on"]
+AutoswapMode = Literal["off", "advise", "on"]
 Action = Literal["promote", "roll_back", "unload", "stay", "undecided"]
-Reason = Literal[
+DecisionReason = Literal[
     "better", "equivalent_cheaper", "collapsed", "worse_than_before",
     "off", "unknown_active", "no_candidate", "cooldown", "few_samples", "does_not_pay", "settled",
     "testing", "collapsed_without_alternative", "useless_everywhere",
@@ -43,7 +43,7 @@ class Settings:
         cheaper: Share by which an equivalent candidate must be cheaper, in [0, 1].
     """
 
-    mode: Mode = "on"
+    mode: AutoswapMode = "on"
     alpha: float = 0.05
     cooldown_s: float = 300.0
     min_samples: int = 10
@@ -130,7 +130,7 @@ class TaskState:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Decision:
     """A decision, or the decision not to, with everything it rests on.
 
     Attributes:
@@ -153,7 +153,7 @@ class Choice:
 
     task: str
     action: Action
-    reason: Reason
+    reason: DecisionReason
     active: str
     model: str | None = None
     applies: bool = True
@@ -168,20 +168,20 @@ class Choice:
     success_alarm: bool = False
 
 
-def decide(state: TaskState, settings: Settings) -> Choice:
+def decide(state: TaskState, settings: Settings) -> Decision:
     """What to do about a task now. Pure: the same snapshot gives the same choice.
 
     Order: an emergency first, then the guard of a fresh promotion, then promotions. The
     first two know no cooldown.
     """
-    return _Look(state, settings).choice()
+    return _Look(state, settings).decision()
 
 
 def unloadable(
     states: Sequence[TaskState],
     settings: Settings,
     kept: frozenset[str] = frozenset(),
-) -> list[Choice]:
+) -> list[Decision]:
     """Loaded models that no task needs: at each task that may use them proven no gain.
 
     Args:
@@ -204,7 +204,7 @@ def unloadable(
                 )
                 useless[standing.model] = useless.get(standing.model, True) and proven
     return [
-        Choice("", "unload", "useless_everywhere", "", model, settings.mode == "on")
+        Decision("", "unload", "useless_everywhere", "", model, settings.mode == "on")
         for model, proven in sorted(useless.items())
         if proven
     ]
@@ -223,7 +223,7 @@ class _Look:
         self.candidates = max(len(self.rivals), len(state.tests), 1)
         self.bar = math.log(self.candidates / self.alpha)
 
-    def choice(self) -> Choice:
+    def decision(self) -> Decision:
         state, settings = self.state, self.settings
         if settings.mode == "off":
             return self._say("stay", "off")
@@ -238,7 +238,7 @@ class _Look:
             return self._say("stay", "no_candidate")
         return self._promotion(active)
 
-    def _emergency(self, active: Standing) -> Choice:
+    def _emergency(self, active: Standing) -> Decision:
         """The active model collapsed: the best known healthy model takes over at once."""
         others = [
             s
@@ -253,7 +253,7 @@ class _Look:
         action: Action = "roll_back" if chosen.model == self.state.previous else "promote"
         return self._say(action, "collapsed", chosen)
 
-    def _guard(self) -> Choice | None:
+    def _guard(self) -> Decision | None:
         """After a promotion: is the old model, still warm, proven better than the new one?"""
         old = self.by_name.get(self.state.previous or "")
         test = self.state.tests.get(self.state.previous or "")
@@ -265,8 +265,8 @@ class _Look:
             return self._say("roll_back", "worse_than_before", old, -math.log(self.alpha))
         return None
 
-    def _promotion(self, active: Standing) -> Choice:
-        ready: list[tuple[Standing, Reason]] = []
+    def _promotion(self, active: Standing) -> Decision:
+        ready: list[tuple[Standing, DecisionReason]] = []
         open_tests: list[Standing] = []
         for rival in self.rivals:
             if rival.collapsed:
@@ -311,10 +311,10 @@ class _Look:
     def _say(
         self,
         action: Action,
-        reason: Reason,
+        reason: DecisionReason,
         about: Standing | None = None,
         bar: float | None = None,
-    ) -> Choice:
+    ) -> Decision:
         state, settings = self.state, self.settings
         active = self.by_name.get(state.active)
         success = active.success_rate if active else None
@@ -324,7 +324,7 @@ class _Look:
             horizon = state.requests_per_s * settings.residency_s
             gain = (about.belief - active.belief) * horizon
             cost = about.swap_cost.total(state.requests_per_s)
-        return Choice(
+        return Decision(
             task=state.task,
             action=action,
             reason=reason,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from hotswap_ray.core.autoswap.decide import Choice
+from hotswap_ray.core.autoswap.decide import Decision
 
 SENTENCES = {
     "better": (
@@ -67,21 +67,21 @@ CHANGES = {
 }
 
 
-def sentence(choice: Choice) -> str:
+def sentence(decision: Decision) -> str:
     """One sentence: what was decided, and the numbers it rests on.
 
     Example:
-        >>> sentence(Choice("t", "stay", "off", "a"))
+        >>> sentence(Decision("t", "stay", "off", "a"))
         't: a stays; auto-swap is off.'
-        >>> sentence(Choice("t", "undecided", "testing", "a", "b", samples=30, difference=0.1,
+        >>> sentence(Decision("t", "undecided", "testing", "a", "b", samples=30, difference=0.1,
         ...                 log_e=1.0, log_bar=3.0))
         't: undecided between a and b; difference +0.100 on 30 comparisons (E 2.7 of 20 needed).'
     """
-    text = SENTENCES[choice.reason].format(**_values(choice))
-    if not choice.applies and choice.action in ("promote", "roll_back", "unload"):
+    text = SENTENCES[decision.reason].format(**_values(decision))
+    if not decision.applies and decision.action in ("promote", "roll_back", "unload"):
         text = f"advice, not done: {text}"
-    if choice.success_alarm:
-        text += f"; alarm: {choice.active} succeeds too rarely"
+    if decision.success_alarm:
+        text += f"; alarm: {decision.active} succeeds too rarely"
     return f"{text}."
 
 
@@ -109,32 +109,32 @@ def why_model(model: str, task: str, decision: str) -> str:
     return f"{model or 'nobody'} answered for {task}: {REASONS.get(decision, decision)}."
 
 
-def what_would_change(choice: Choice) -> str:
+def what_would_change(decision: Decision) -> str:
     """What would lead to another decision.
 
     Example:
-        >>> what_would_change(Choice("t", "undecided", "testing", "a", "b", more=120))
+        >>> what_would_change(Decision("t", "undecided", "testing", "a", "b", more=120))
         'about 120 more comparisons like those so far.'
     """
-    return f"{CHANGES[choice.reason].format(**_values(choice))}."
+    return f"{CHANGES[decision.reason].format(**_values(decision))}."
 
 
-def _values(choice: Choice) -> dict[str, object]:
-    if choice.more is None:
+def _values(decision: Decision) -> dict[str, object]:
+    if decision.more is None:
         more = "a larger difference than seen so far; the comparisons favour no swap yet"
     else:
-        more = f"about {choice.more} more comparisons like those so far"
+        more = f"about {decision.more} more comparisons like those so far"
     return {
-        "task": choice.task,
-        "active": choice.active,
-        "model": choice.model,
-        "difference": choice.difference,
-        "samples": choice.samples,
-        "e": _short(choice.log_e),
-        "bar": _short(choice.log_bar),
-        "gain": choice.gain,
-        "cost": choice.cost,
-        "wait_s": choice.wait_s,
+        "task": decision.task,
+        "active": decision.active,
+        "model": decision.model,
+        "difference": decision.difference,
+        "samples": decision.samples,
+        "e": _short(decision.log_e),
+        "bar": _short(decision.log_bar),
+        "gain": decision.gain,
+        "cost": decision.cost,
+        "wait_s": decision.wait_s,
         "more": more,
     }
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hotswap_ray.core.autoswap.decide import Choice, Settings, TaskState
+from hotswap_ray.core.autoswap.decide import Decision, Settings, TaskState
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,11 +83,11 @@ class Finding:
     """What one look found at one task, with what it rests on.
 
     Attributes:
-        choice: The decision.
+        decision: The decision.
         inputs: Standings and tests as plain values.
     """
 
-    choice: Choice
+    decision: Decision
     inputs: Mapping[str, Any]
 
 

@@ -13,7 +13,7 @@ Z_95 = 1.959964
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class GoldenResult:
     """What one model made of one golden prompt.
 
     Attributes:
@@ -41,7 +41,9 @@ class Result:
     cost_usd: float
 
 
-def summarise(task: str, model: str, results: Sequence[Result], note: str = "") -> dict[str, Any]:
+def summarise(
+    task: str, model: str, results: Sequence[GoldenResult], note: str = ""
+) -> dict[str, Any]:
     """One row of the report.
 
     Args:

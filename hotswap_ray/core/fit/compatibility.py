@@ -31,7 +31,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class CompatibilityReport:
     """All gaps between a task's needs and a candidate."""
 
     gaps: tuple[Gap, ...]
@@ -61,7 +61,7 @@ def check_compatibility(
     current: ModelSpec | None,
     *,
     measured_memory_bytes: int = 0,
-) -> Report:
+) -> CompatibilityReport:
     """Compare a candidate with what a task requires and what its current model offers.
 
     A hard requirement of the task gives an error. Less than the current model offers gives
@@ -109,7 +109,7 @@ def check_compatibility(
         )
     if current is not None and current.id != candidate.id:
         gaps += _less_than_current(candidate, current, required)
-    return Report(tuple(gaps))
+    return CompatibilityReport(tuple(gaps))
 
 
 def _hardware(task: TaskSpec, candidate: ModelSpec) -> list[Gap]:

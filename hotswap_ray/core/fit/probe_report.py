@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from hotswap_ray.core.fit.capabilities import canonical, canonicals
-from hotswap_ray.core.fit.compatibility import Gap, Report
+from hotswap_ray.core.fit.compatibility import CompatibilityReport, Gap
 from hotswap_ray.core.fit.probes import PROBES, Probe
 from hotswap_ray.core.spec.task import ModelSpec, TaskSpec
 
@@ -63,7 +63,7 @@ def wanted(spec: ModelSpec, task: TaskSpec | None = None) -> tuple[str, ...]:
 
 def gaps(
     report: ProbeReport, spec: ModelSpec, task: TaskSpec, current: ProbeReport | None = None
-) -> Report:
+) -> CompatibilityReport:
     """What probes showed a candidate to lack. What could not be measured is no gap.
 
     Args:
@@ -97,4 +97,4 @@ def gaps(
         elif (has and has.supported) or name in canonicals(spec.capabilities):
             why = f"as {current.model} has" if current and has else "as it declares"
             found.append(Gap(name, f"{name}, {why}", probe.detail, "note"))
-    return Report(tuple(found))
+    return CompatibilityReport(tuple(found))

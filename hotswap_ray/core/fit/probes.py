@@ -78,8 +78,8 @@ class Question:
 
 
 Answer = Mapping[str, Any]
-Seen = tuple[bool | None, str]
-Script = Generator[Question, Answer, Seen]
+ProbeAnswer = tuple[bool | None, str]
+Script = Generator[Question, Answer, ProbeAnswer]
 
 
 def script(name: str, spec: ModelSpec, context_tokens: int) -> Script:

@@ -11,7 +11,7 @@ from typing import Any
 from hotswap_ray.core.rollout.ab_report import ABTestSpec
 
 
-class AbPhase(StrEnum):
+class ABTestPhase(StrEnum):
     """How far a test is; they follow each other, and ``ending`` may follow any open one."""
 
     PREPARING = "preparing"  # models are loaded and validated
@@ -23,7 +23,7 @@ class AbPhase(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class AbTest:
+class ABTest:
     """One A/B test.
 
     Attributes:
@@ -53,7 +53,7 @@ class AbTest:
     task: str
     control: str
     spec: ABTestSpec
-    phase: AbPhase = AbPhase.PREPARING
+    phase: ABTestPhase = ABTestPhase.PREPARING
     requested_by: str = "operator"
     requested_at_s: float = 0.0
     updated_at_s: float = 0.0
@@ -73,12 +73,12 @@ class AbTest:
     @property
     def is_open(self) -> bool:
         """Whether it still has work to do."""
-        return self.phase is not AbPhase.ENDED
+        return self.phase is not ABTestPhase.ENDED
 
     @property
     def divides(self) -> bool:
         """Whether it has the task's conversations, or is about to."""
-        return self.phase not in (AbPhase.CLOSING, AbPhase.ENDED)
+        return self.phase not in (ABTestPhase.CLOSING, ABTestPhase.ENDED)
 
     @property
     def live(self) -> list[str]:
@@ -111,9 +111,9 @@ class AbTest:
         return {**doc, "phase": str(self.phase), "etag": self.etag}
 
     @classmethod
-    def from_doc(cls, doc: Mapping[str, Any]) -> AbTest:
+    def from_doc(cls, doc: Mapping[str, Any]) -> ABTest:
         """Inverse of ``to_doc``; unknown keys of a newer version are ignored."""
         known = {one.name: doc[one.name] for one in fields(cls) if one.name in doc}
         known["spec"] = ABTestSpec.model_validate(known["spec"])
-        known["phase"] = AbPhase(known["phase"])
+        known["phase"] = ABTestPhase(known["phase"])
         return cls(**known)

@@ -19,12 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hotswap_ray.core.rollout.ab_pairs import Pair, measured, pair_of
-from hotswap_ray.core.rollout.ab_result import Arm, Comparison, Reason, Report, sentence_of
+from hotswap_ray.core.rollout.ab_result import (
+    ABTestReason,
+    ABTestReport,
+    ArmSummary,
+    Comparison,
+    sentence_of,
+)
 from hotswap_ray.core.rollout.ab_weights import weights_of
 from hotswap_ray.core.rollout.guardrails import Seen, check, failures
 from hotswap_ray.core.spec.ab_test import ABTestSpec
 
-__all__ = ["ABTestSpec", "Report", "harmful", "history", "report", "weights_of"]
+__all__ = ["ABTestReport", "ABTestSpec", "harmful", "history", "report", "weights_of"]
 
 Array = NDArray[np.float64]
 CHEAPER = 0.9
@@ -37,7 +43,7 @@ def report(
     seen: Mapping[str, Seen],
     dropped: Mapping[str, str] | None = None,
     spent_s: float = 0.0,
-) -> Report:
+) -> ABTestReport:
     """What is known now, and whether the test is over.
 
     It ends when a variant is proven better (the best of them wins), when every variant is
@@ -73,7 +79,7 @@ def report(
     sentence = sentence_of(
         reason, winner, control, arms, comparisons, missing, spec.metric, spec.min_requests
     )
-    return Report(
+    return ABTestReport(
         state="running" if reason == "running" else "ended",
         reason=reason,
         winner=winner,
@@ -166,19 +172,19 @@ def _failed(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str)
     return tuple(failures(check(limits, seen[control], seen[name])))
 
 
-def _arms(control: str, spec: ABTestSpec, seen: Mapping[str, Seen]) -> tuple[Arm, ...]:
+def _arms(control: str, spec: ABTestSpec, seen: Mapping[str, Seen]) -> tuple[ArmSummary, ...]:
     models = (control, *spec.variants)
     total = sum(len(seen[model].success) for model in models if model in seen)
     return tuple(_arm(spec, seen, model, total) for model in models)
 
 
-def _arm(spec: ABTestSpec, seen: Mapping[str, Seen], model: str, total: int) -> Arm:
+def _arm(spec: ABTestSpec, seen: Mapping[str, Seen], model: str, total: int) -> ArmSummary:
     values = measured(spec, seen, model)
     one = seen.get(model)
     times = np.empty(0) if one is None else one.of_successes("latency_ms")
     costs = np.empty(0) if one is None else one.known("cost_usd")
     requests = 0 if one is None else len(one.success)
-    return Arm(
+    return ArmSummary(
         model=model,
         requests=requests,
         values=len(values),
@@ -220,11 +226,11 @@ def _comparison(pair: Pair, name: str, failed: tuple[str, ...], dropped: str | N
 def _end(
     spec: ABTestSpec,
     control: str,
-    arms: tuple[Arm, ...],
+    arms: tuple[ArmSummary, ...],
     pairs: Mapping[str, Pair],
     out: Mapping[str, str],
     spent_s: float,
-) -> tuple[Reason, str | None]:
+) -> tuple[ABTestReason, str | None]:
     """Why the test is over, if it is, and which model to take."""
     live = {name: pair for name, pair in pairs.items() if name not in out}
     if not live:
@@ -252,7 +258,7 @@ def _cheaper(price: float | None, other: float | None) -> bool:
     return price is not None and other is not None and price <= CHEAPER * other
 
 
-def _cheapest(control: str, same: list[str], arms: tuple[Arm, ...]) -> str | None:
+def _cheapest(control: str, same: list[str], arms: tuple[ArmSummary, ...]) -> str | None:
     """The model that is clearly cheaper than each of the others; the control may be it."""
     prices = {arm.model: arm.mean_cost_usd for arm in arms if arm.model in (control, *same)}
     known = {model: price for model, price in prices.items() if price is not None}
@@ -265,7 +271,9 @@ def _cheapest(control: str, same: list[str], arms: tuple[Arm, ...]) -> str | Non
     return best if clear and known[best] > 0 else None
 
 
-def _extra_cost(arms: tuple[Arm, ...], control: str, seen: Mapping[str, Seen]) -> float | None:
+def _extra_cost(
+    arms: tuple[ArmSummary, ...], control: str, seen: Mapping[str, Seen]
+) -> float | None:
     usual = next(arm.mean_cost_usd for arm in arms if arm.model == control)
     tried = [arm for arm in arms if arm.model != control and arm.requests]
     if usual is None or not tried or any(arm.cost_usd is None for arm in tried):
@@ -274,7 +282,7 @@ def _extra_cost(arms: tuple[Arm, ...], control: str, seen: Mapping[str, Seen]) -
     return sum((arm.cost_usd or 0.0) - usual * known[arm.model] for arm in tried)
 
 
-def _given_up(arms: tuple[Arm, ...]) -> float | None:
+def _given_up(arms: tuple[ArmSummary, ...]) -> float | None:
     means = [(arm.requests, arm.mean) for arm in arms if arm.mean is not None]
     best = max((mean for _, mean in means), default=None)
     return None if best is None else sum(number * (best - mean) for number, mean in means)

@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 from hotswap_ray.core.proof.betting import Verdict
 
-Reason = Literal[
+ABTestReason = Literal[
     "running", "better", "equivalent", "not_better", "worse", "harm", "max_requests", "max_s"
 ]
 
 
 @dataclass(frozen=True, slots=True)
-class Arm:
+class ArmSummary:
     """What was seen of one model; ``None`` where nothing is known.
 
     Attributes:
@@ -80,7 +80,7 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class ABTestReport:
     """State of an A/B test.
 
     Attributes:
@@ -105,7 +105,7 @@ class Report:
     """
 
     state: Literal["running", "ended"]
-    reason: Reason
+    reason: ABTestReason
     winner: str | None
     sentence: str
     control: str
@@ -116,7 +116,7 @@ class Report:
     alpha: float
     margin: float
     equivalence: float
-    arms: tuple[Arm, ...]
+    arms: tuple[ArmSummary, ...]
     comparisons: tuple[Comparison, ...]
     extra_cost_usd: float | None
     quality_given_up: float | None
@@ -132,10 +132,10 @@ class Report:
 
 
 def sentence_of(
-    reason: Reason,
+    reason: ABTestReason,
     winner: str | None,
     control: str,
-    arms: Sequence[Arm],
+    arms: Sequence[ArmSummary],
     comparisons: Sequence[Comparison],
     missing: Sequence[str],
     metric: str,
@@ -174,7 +174,7 @@ def sentence_of(
 
 
 def _head(
-    reason: Reason, winner: str | None, control: str, comparisons: Sequence[Comparison]
+    reason: ABTestReason, winner: str | None, control: str, comparisons: Sequence[Comparison]
 ) -> str:
     if reason == "better":
         one = next(one for one in comparisons if one.model == winner)

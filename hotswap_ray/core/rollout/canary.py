@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from hotswap_ray.core.rollout.guardrails import Checked, failures, verdict
+from hotswap_ray.core.rollout.guardrails import GuardrailResult, failures, overall
 from hotswap_ray.core.spec.rollout import CanarySpec, CanaryStep
 
 Move = Literal["out", "on", "wait", "doubt"]
@@ -14,7 +14,7 @@ Move = Literal["out", "on", "wait", "doubt"]
 def next_move(
     plan: CanarySpec,
     step: CanaryStep,
-    checks: Sequence[Checked],
+    checks: Sequence[GuardrailResult],
     requests: int,
     spent_s: float,
     alarm: str = "",
@@ -36,13 +36,13 @@ def next_move(
 
     Example:
         >>> plan, step = CanarySpec(), CanaryStep(weight=0.1)
-        >>> passed = [Checked("quality", "passed", "")]
+        >>> passed = [GuardrailResult("quality", "passed", "")]
         >>> next_move(plan, step, passed, requests=19, spent_s=60)
         ('wait', '')
         >>> next_move(plan, step, passed, requests=20, spent_s=60)
         ('on', '')
     """
-    result = verdict(checks)
+    result = overall(checks)
     if result == "failed" and not plan.dry_run:
         return "out", "; ".join(failures(checks))
     if alarm:

@@ -13,7 +13,7 @@ from typing import Literal
 from hotswap_ray.core.proof.betting import PairTest, Side
 from hotswap_ray.core.rollout.guardrails import Array, Seen, matched
 
-Result = Literal["better", "equivalent", "not_worse", "passed"]
+CanaryResult = Literal["better", "equivalent", "not_worse", "passed"]
 WIDTH = 0.03
 """Differences below this count as none."""
 ALPHA = 0.05
@@ -29,7 +29,7 @@ class Conclusion:
         sentence: The same for a person, with the numbers.
     """
 
-    result: Result
+    result: CanaryResult
     sentence: str
 
 
@@ -72,7 +72,7 @@ def _compared(active: Seen, candidate: Seen) -> tuple[str, Array, Array]:
     return "success", active.success, candidate.success
 
 
-def _result(test: PairTest) -> Result:
+def _result(test: PairTest) -> CanaryResult:
     def is_proven(side: Side) -> bool:
         return test.log_e(side) >= -math.log(ALPHA)
 

@@ -24,7 +24,7 @@ from hotswap_ray.core.proof.betting import PairTest, differences
 from hotswap_ray.core.spec.rollout import GuardrailSpec, Metric
 
 Array = NDArray[np.float64]
-Result = Literal["passed", "failed", "inconclusive", "error"]
+GuardrailStatus = Literal["passed", "failed", "inconclusive", "error"]
 TAIL = 0.05
 SLACK = 0.05
 """Answers beyond the tail that prove nothing: the incumbent's percentile is an estimate."""
@@ -33,7 +33,7 @@ BOTH_FAIL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
-class Checked:
+class GuardrailResult:
     """What one guardrail found.
 
     Attributes:
@@ -44,7 +44,7 @@ class Checked:
     """
 
     metric: str
-    result: Result
+    result: GuardrailStatus
     detail: str
     requests: int = 0
 
@@ -89,7 +89,7 @@ class Seen:
         return values[~np.isnan(values)]
 
 
-def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
+def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[GuardrailResult]:
     """Compare two models on their requests of the same time.
 
     Args:
@@ -104,7 +104,7 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[Checked]:
         >>> [(one.metric, one.result) for one in check(GuardrailSpec(), good, bad)]
         [('error_rate', 'failed'), ('latency_p95', 'passed')]
     """
-    found: list[Checked] = []
+    found: list[GuardrailResult] = []
     if spec.error_rate is not None:
         old, new = 1 - active.success, 1 - candidate.success
         found.append(_means("error_rate", spec.error_rate, spec, old, new, "failures"))
@@ -137,18 +137,19 @@ def _looked_at(metric: Metric, spec: GuardrailSpec, old: Array, new: Array) -> b
     return bool(len(old) or len(new) or metric in spec.required)
 
 
-def verdict(checks: Sequence[Checked]) -> Result:
+def overall(checks: Sequence[GuardrailResult]) -> GuardrailStatus:
     """All guardrails together: one that failed decides; errors and doubts wait."""
     results = {one.result for one in checks}
-    order: tuple[Result, ...] = ("failed", "error", "inconclusive", "passed")
+    order: tuple[GuardrailStatus, ...] = ("failed", "error", "inconclusive", "passed")
     return next((result for result in order if result in results), "error")
 
 
-def failures(checks: Sequence[Checked]) -> list[str]:
+def failures(checks: Sequence[GuardrailResult]) -> list[str]:
     """The guardrails that failed, with their numbers.
 
     Example:
-        >>> failures([Checked("cost", "failed", "too dear"), Checked("quality", "passed", "")])
+        >>> passed = GuardrailResult("quality", "passed", "")
+        >>> failures([GuardrailResult("cost", "failed", "too dear"), passed])
         ['cost: too dear']
     """
     return [f"{one.metric}: {one.detail}" for one in checks if one.result == "failed"]
@@ -179,7 +180,7 @@ def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
 
 def _means(
     metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array, what: str
-) -> Checked:
+) -> GuardrailResult:
     """Values in [0, 1] where more is worse: is the candidate's mean more than ``limit`` higher?"""
     if len(new) < spec.min_requests or len(old) < spec.min_requests:
         return _few(metric, spec, len(old), len(new))
@@ -190,7 +191,9 @@ def _means(
     return _judged(metric, detail, test.log_e("better"), within, spec, len(new))
 
 
-def _price(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array) -> Checked:
+def _price(
+    metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array
+) -> GuardrailResult:
     if len(new) < spec.min_requests or len(old) < spec.min_requests:
         return _few(metric, spec, len(old), len(new))
     # Prices have no bound, and a bet needs one: the dearest percent counts as its cheapest.
@@ -202,7 +205,9 @@ def _price(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Arra
     return replace(found, detail=detail)
 
 
-def _tail(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array) -> Checked:
+def _tail(
+    metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array
+) -> GuardrailResult:
     if len(new) < spec.min_requests or len(old) < spec.min_requests:
         return _few(metric, spec, len(old), len(new))
     bound = float(np.quantile(old, 1 - TAIL)) * (1 + limit)
@@ -219,19 +224,19 @@ def _tail(metric: str, limit: float, spec: GuardrailSpec, old: Array, new: Array
 
 def _judged(
     metric: str, detail: str, log_e: float, within: bool, spec: GuardrailSpec, requests: int
-) -> Checked:
-    result: Result = "passed" if within else "inconclusive"
+) -> GuardrailResult:
+    result: GuardrailStatus = "passed" if within else "inconclusive"
     if log_e >= -math.log(spec.alpha):
         result = "failed"
-    return Checked(metric, result, detail, requests)
+    return GuardrailResult(metric, result, detail, requests)
 
 
-def _few(metric: str, spec: GuardrailSpec, old: int, new: int) -> Checked:
+def _few(metric: str, spec: GuardrailSpec, old: int, new: int) -> GuardrailResult:
     least = spec.min_requests
     if not old and not new:
-        return Checked(metric, "error", "nothing was reported", 0)
+        return GuardrailResult(metric, "error", "nothing was reported", 0)
     detail = f"{new} requests of the candidate and {old} of the active model, {least} are needed"
-    return Checked(metric, "inconclusive", detail, new)
+    return GuardrailResult(metric, "inconclusive", detail, new)
 
 
 def matched(old: Array, new: Array) -> Array:

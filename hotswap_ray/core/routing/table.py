@@ -12,7 +12,7 @@ from typing import Any
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.split import ACTIVE, Share, Split
 from hotswap_ray.core.routing.target import Target
 
@@ -229,7 +229,7 @@ def with_hold(table: RouteTable, task: str, held: bool) -> RouteTable:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Assignment:
     """Where one request goes, and why.
 
     Attributes:
@@ -241,7 +241,7 @@ class Choice:
 
     task: str
     target: Target
-    decision: Decision
+    decision: RoutingDecision
     fallback: Target | None = None
 
 
@@ -258,7 +258,7 @@ def choose_task(table: RouteTable, model: str, header: str | None, metadata: str
     return task
 
 
-def choose(table: RouteTable, model: str, task: str) -> Choice:
+def choose(table: RouteTable, model: str, task: str) -> Assignment:
     """Where a request of ``task`` for ``model`` goes.
 
     Args:
@@ -273,9 +273,9 @@ def choose(table: RouteTable, model: str, task: str) -> Choice:
     if model == AUTO or model.startswith("auto:"):
         route = table.routes[task]
         if route.active is not None:
-            return Choice(task, route.active, Decision.ACTIVE, route.fallback)
+            return Assignment(task, route.active, RoutingDecision.ACTIVE, route.fallback)
         if route.fallback is not None:
-            return Choice(task, route.fallback, Decision.FALLBACK)
+            return Assignment(task, route.fallback, RoutingDecision.FALLBACK)
         raise EngineUnavailable(f"model {route.model!r} of task {task!r} is not loaded yet", 2.0)
     if model not in table.models:
         raise NotFound(unknown("model", model, [*table.models, AUTO]))
@@ -284,7 +284,7 @@ def choose(table: RouteTable, model: str, task: str) -> Choice:
         raise EngineUnavailable(
             f"model {model!r} is not loaded; load it with `hotswap models load {model}`", 5.0
         )
-    return Choice(task, target, Decision.PINNED)
+    return Assignment(task, target, RoutingDecision.PINNED)
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:

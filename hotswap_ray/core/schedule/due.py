@@ -1,6 +1,6 @@
 """When a schedule is due, and whether a swap of it may begin now.
 
-Pure: the time, the traffic and the open swaps are arguments. ``judge`` answers for one swap;
+Pure: the time, the traffic and the open swaps are arguments. ``admit`` answers for one swap;
 ``plan`` follows its answers through the hours to come and says what would happen when.
 """
 
@@ -14,9 +14,9 @@ from hotswap_ray.core.spec.calendar import (
     clock_minutes,
     cron_runs,
     instant,
+    local_text,
     openings,
     stretch,
-    told,
 )
 from hotswap_ray.core.spec.schedule import ScheduleSpec
 
@@ -25,11 +25,11 @@ QUIET_CHECK_S = 10.0
 MOST_WAITS = 500
 INF = float("inf")
 
-Reason = Literal["", "due", "late", "over", "blackout", "window", "task", "swaps", "quiet"]
+WaitReason = Literal["", "due", "late", "over", "blackout", "window", "task", "swaps", "quiet"]
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Admission:
     """Whether a swap that is due may begin.
 
     Attributes:
@@ -40,7 +40,7 @@ class Verdict:
     """
 
     action: Literal["start", "wait", "expired"]
-    reason: Reason = ""
+    reason: WaitReason = ""
     text: str = ""
     until_s: float = 0.0
 
@@ -52,7 +52,7 @@ def runs(spec: ScheduleSpec, after_s: float) -> Iterator[float]:
         >>> spec = ScheduleSpec(id="s", swaps=[{"task": "t", "model": "m"}],
         ...                     cron="30 2 * * *", timezone="Europe/Berlin")
         >>> begin_s = instant("2026-03-28T12:00", "Europe/Berlin")
-        >>> [told(at_s, spec.timezone) for at_s, _ in zip(runs(spec, begin_s), range(2))]
+        >>> [local_text(at_s, spec.timezone) for at_s, _ in zip(runs(spec, begin_s), range(2))]
         ['2026-03-29T03:00:00+02:00', '2026-03-30T02:30:00+02:00']
     """
     if not spec.enabled:
@@ -107,14 +107,14 @@ def deadline(spec: ScheduleSpec, due_s: float) -> float:
     return last_s
 
 
-def judge(
+def admit(
     spec: ScheduleSpec,
     task: str,
     due_s: float,
     now_s: float,
     requests_per_s: float | None,
     open_tasks: Collection[str],
-) -> Verdict:
+) -> Admission:
     """Whether a swap of a schedule may begin.
 
     Args:
@@ -126,31 +126,31 @@ def judge(
         open_tasks: Tasks that have an open swap.
     """
     if now_s < due_s:
-        return Verdict("wait", "due", "not due yet", due_s)
+        return Admission("wait", "due", "not due yet", due_s)
     last_s = deadline(spec, due_s)
     if now_s > last_s:
         if last_s < due_s + spec.defer_s:
-            return Verdict("expired", "over", f"the schedule ended at {spec.expires_at}")
-        return Verdict("expired", "late", f"not begun within {spec.defer_s:g} s")
+            return Admission("expired", "over", f"the schedule ended at {spec.expires_at}")
+        return Admission("expired", "late", f"not begun within {spec.defer_s:g} s")
     for text in spec.blackouts:
         begin_s, end_s = stretch(text, spec.timezone)
         if begin_s <= now_s < end_s:
-            return Verdict("wait", "blackout", f"blackout {text}", end_s)
+            return Admission("wait", "blackout", f"blackout {text}", end_s)
     opens_s = _opens(spec, now_s)
     if opens_s > now_s:
         assert spec.window is not None
         text = f"outside the window {spec.window.start}-{spec.window.end}"
-        return Verdict("wait", "window", text, opens_s)
+        return Admission("wait", "window", text, opens_s)
     if task in open_tasks:
-        return Verdict("wait", "task", f"task {task!r} has an open swap", INF)
+        return Admission("wait", "task", f"task {task!r} has an open swap", INF)
     if len(open_tasks) >= spec.at_once:
-        return Verdict("wait", "swaps", f"{len(open_tasks)} of {spec.at_once} swaps open", INF)
+        return Admission("wait", "swaps", f"{len(open_tasks)} of {spec.at_once} swaps open", INF)
     bound = spec.quiet_below_rps
     if bound is not None and (requests_per_s is None or requests_per_s >= bound):
         seen = "unknown" if requests_per_s is None else f"{requests_per_s:.3g} requests/s"
         text = f"traffic of {task} is {seen}, not below {bound:g}"
-        return Verdict("wait", "quiet", text, now_s + QUIET_CHECK_S)
-    return Verdict("start")
+        return Admission("wait", "quiet", text, now_s + QUIET_CHECK_S)
+    return Admission("start")
 
 
 def _opens(spec: ScheduleSpec, now_s: float) -> float:
@@ -185,15 +185,15 @@ def plan(spec: ScheduleSpec, now_s: float, hours: float, limit: int = 1000) -> l
     for due_s in runs(spec, now_s):
         if due_s > now_s + hours * 3600 or len(rows) >= limit:
             break
-        verdict, begins_s, why = _follow(spec, due_s)
-        begins = verdict.action == "start"
+        admission, begins_s, why = _follow(spec, due_s)
+        begins = admission.action == "start"
         rows.append(
             {
                 "schedule": spec.id,
-                "due": told(due_s, spec.timezone),
+                "due": local_text(due_s, spec.timezone),
                 "due_s": due_s,
-                "action": verdict.action,
-                "begins": told(begins_s, spec.timezone) if begins else None,
+                "action": admission.action,
+                "begins": local_text(begins_s, spec.timezone) if begins else None,
                 "begins_s": begins_s if begins else None,
                 "why": "; ".join(why),
                 "swaps": [f"{swap.task} to {swap.model}" for swap in spec.swaps],
@@ -203,14 +203,14 @@ def plan(spec: ScheduleSpec, now_s: float, hours: float, limit: int = 1000) -> l
     return rows
 
 
-def _follow(spec: ScheduleSpec, due_s: float) -> tuple[Verdict, float, list[str]]:
+def _follow(spec: ScheduleSpec, due_s: float) -> tuple[Admission, float, list[str]]:
     """The end of a run's waiting, when that is, and what it waited for."""
     last_s, at_s, why = deadline(spec, due_s), due_s, list[str]()
     for _ in range(MOST_WAITS):
-        verdict = judge(spec, spec.swaps[0].task, due_s, at_s, 0.0, ())
-        if verdict.text and verdict.text not in why:
-            why.append(verdict.text)
-        if verdict.action != "wait":
-            return verdict, at_s, why
-        at_s = verdict.until_s if verdict.until_s <= last_s else last_s + 1
-    return Verdict("expired", "late"), at_s, why
+        admission = admit(spec, spec.swaps[0].task, due_s, at_s, 0.0, ())
+        if admission.text and admission.text not in why:
+            why.append(admission.text)
+        if admission.action != "wait":
+            return admission, at_s, why
+        at_s = admission.until_s if admission.until_s <= last_s else last_s + 1
+    return Admission("expired", "late"), at_s, why

@@ -13,13 +13,13 @@ from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.names import Strict
 from hotswap_ray.core.policies.selection import find_policy
 
-Mode = Literal["off", "advise", "on"]
+AutoswapMode = Literal["off", "advise", "on"]
 
 
 class AutoswapSpec(Strict):
     """How careful the arbiter is, and how it gets the evidence it decides on."""
 
-    mode: Mode = Field(
+    mode: AutoswapMode = Field(
         "off", description="off; advise (decides and explains, changes nothing); or on."
     )
     candidates: tuple[str, ...] = Field(

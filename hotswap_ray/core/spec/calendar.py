@@ -57,11 +57,11 @@ def instant(text: str, zone_name: str, last: bool = False) -> float:
     return _resolve(at, zone(zone_name), last) if at.tzinfo is None else at.timestamp()
 
 
-def told(at_s: float, zone_name: str) -> str:
+def local_text(at_s: float, zone_name: str) -> str:
     """A Unix time as local ISO time with its offset.
 
     Example:
-        >>> told(1774746000.0, "Europe/Berlin")
+        >>> local_text(1774746000.0, "Europe/Berlin")
         '2026-03-29T03:00:00+02:00'
     """
     return datetime.fromtimestamp(at_s, zone(zone_name)).isoformat(timespec="seconds")

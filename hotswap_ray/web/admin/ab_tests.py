@@ -22,7 +22,7 @@ class StopRequest(Strict):
     promote: Name | None = Field(None, description="Variant that gets the task.")
 
 
-class AbTestApi:
+class ABTestApi:
     """Handlers of ``AdminApi``; each answers with what the controller says."""
 
     _controller: Any

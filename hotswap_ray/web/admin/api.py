@@ -24,7 +24,7 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.core.names import Name, Strict
 from hotswap_ray.core.routing.table import unknown
 from hotswap_ray.core.swap.events import is_wanted
-from hotswap_ray.web.admin.ab_tests import AbTestApi
+from hotswap_ray.web.admin.ab_tests import ABTestApi
 from hotswap_ray.web.admin.parts import NAME, query_of, quick
 from hotswap_ray.web.admin.schedules import ScheduleApi
 from hotswap_ray.web.openai_api import (
@@ -90,7 +90,7 @@ class RetryRequest(Strict):
     wait_s: float = Field(0, ge=0, le=86_400, description="Longest wait until it serves.")
 
 
-class AdminApi(ScheduleApi, AbTestApi):
+class AdminApi(ScheduleApi, ABTestApi):
     """ASGI application for operators; the caller turns its errors into answers.
 
     Args:

@@ -10,12 +10,12 @@ from hotswap_ray.actors.controller.models.retention import is_wanted
 from hotswap_ray.actors.controller.swaps.phases import SwapActions
 from hotswap_ray.actors.controller.swaps.requests import SwapRequests
 from hotswap_ray.core.errors import Conflict, EngineUnavailable
-from hotswap_ray.core.rollout.ab_record import AbTest
+from hotswap_ray.core.rollout.ab_record import ABTest
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.swap.phases import Swap
 
 
-class AbTestModels:
+class ABTestModels:
     """Brings variants up and gives them back.
 
     Args:
@@ -34,7 +34,7 @@ class AbTestModels:
         publisher: Publisher,
         actions: SwapActions,
         requests: SwapRequests,
-        others: Callable[[AbTest], Iterable[str]],
+        others: Callable[[ABTest], Iterable[str]],
         lent: Callable[[], Mapping[str, str]],
         ack_timeout_s: float,
     ) -> None:
@@ -46,7 +46,7 @@ class AbTestModels:
         self._lent = lent
         self._ack_timeout_s = ack_timeout_s
 
-    def check(self, test: AbTest) -> None:
+    def check(self, test: ABTest) -> None:
         """Refuse variants that may not take the place of the control.
 
         Raises:
@@ -61,11 +61,11 @@ class AbTestModels:
             if busy := self._pool.busy(model):
                 raise Conflict(f"model {model!r} is {busy}; ask again when that is done", 5.0)
 
-    def _draft(self, test: AbTest, model: str) -> Swap:
+    def _draft(self, test: ABTest, model: str) -> Swap:
         by = f"ab-test:{test.id}"
         return self._requests.draft(test.task, model, f"{test.id}.{model}", None, {}, by)
 
-    def loans(self, test: AbTest) -> dict[str, str]:
+    def loans(self, test: ABTest) -> dict[str, str]:
         """Variants that are not there, and what they go back to; saved before any is loaded."""
         found: dict[str, str] = {}
         for model in test.spec.variants:
@@ -77,7 +77,7 @@ class AbTestModels:
             found |= {model: back} if back else {}
         return found
 
-    def is_there(self, test: AbTest, model: str) -> bool:
+    def is_there(self, test: ABTest, model: str) -> bool:
         """Whether the split has the generation of a variant that is loaded now."""
         split = self._publisher.table.routes[test.task].split
         if split is None or not self._pool.is_ready(model):
@@ -85,7 +85,7 @@ class AbTestModels:
         target = self._pool.target(self._pool.generations[model])
         return any(share.target == target and not share.out for share in split.shares)
 
-    async def bring(self, test: AbTest, model: str) -> Target:
+    async def bring(self, test: ABTest, model: str) -> Target:
         """Load a variant, ask its golden prompts, and have every ingress replica reach it.
 
         Raises:
@@ -100,7 +100,7 @@ class AbTestModels:
             raise EngineUnavailable(f"not every ingress replica reached {target.app}")
         return target
 
-    async def give_back(self, test: AbTest) -> None:
+    async def give_back(self, test: ABTest) -> None:
         """Unload, or put to sleep, what was loaded for the test, unless it is wanted by now."""
         for model, back in test.lent.items():
             if model not in self._pool.specs or self._is_needed(test, model):
@@ -113,5 +113,5 @@ class AbTestModels:
             except Conflict:
                 continue  # a task is served by it now
 
-    def _is_needed(self, test: AbTest, model: str) -> bool:
+    def _is_needed(self, test: ABTest, model: str) -> bool:
         return is_wanted(self._pool, model) or model in self._others(test)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from hotswap_ray.actors.controller.ab_tests.models import AbTestModels
-from hotswap_ray.actors.controller.ab_tests.state import RETRY_S, AbTestState, Overtaken, absent
+from hotswap_ray.actors.controller.ab_tests.models import ABTestModels
+from hotswap_ray.actors.controller.ab_tests.state import RETRY_S, ABTestState, Overtaken, absent
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.swaps.canary import Observes
 from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, HotswapError, StoreError
-from hotswap_ray.core.rollout.ab_record import AbPhase, AbTest
+from hotswap_ray.core.rollout.ab_record import ABTest, ABTestPhase
 from hotswap_ray.core.rollout.ab_report import history, report, weights_of
 from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.routing.split import Share, Split
@@ -24,12 +24,12 @@ from hotswap_ray.store import Store
 
 TRIES = 5
 """Times that a variant which cannot be reached is asked for before it is dropped."""
-OPEN = (AbPhase.PREPARING, AbPhase.SETTLING, AbPhase.RUNNING)
+OPEN = (ABTestPhase.PREPARING, ABTestPhase.SETTLING, ABTestPhase.RUNNING)
 log = logging.getLogger("hotswap.ab_tests")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class ABTestParts:
     """What a run works with.
 
     Attributes:
@@ -44,14 +44,14 @@ class Parts:
 
     store: Store
     publisher: Publisher
-    models: AbTestModels
+    models: ABTestModels
     learning: Observes
     clock: Callable[[], float]
-    promote: Callable[[AbTest, str], Awaitable[str]]
+    promote: Callable[[ABTest, str], Awaitable[str]]
     ack_timeout_s: float
 
 
-class AbTestRun:
+class ABTestRun:
     """Drives one test.
 
     Args:
@@ -59,9 +59,9 @@ class AbTestRun:
         parts: What it works with.
     """
 
-    def __init__(self, test: AbTest, parts: Parts) -> None:
+    def __init__(self, test: ABTest, parts: ABTestParts) -> None:
         self.waits = ""
-        self.state = AbTestState(
+        self.state = ABTestState(
             *(test, parts.store, parts.publisher, parts.clock, parts.ack_timeout_s)
         )
         self._parts = parts
@@ -71,7 +71,7 @@ class AbTestRun:
         self._tries: dict[str, int] = {}
 
     @property
-    def test(self) -> AbTest:
+    def test(self) -> ABTest:
         """The record as it is now."""
         return self.state.test
 
@@ -96,7 +96,7 @@ class AbTestRun:
     async def stop(self, reason: str, by: str, promote: str | None = None) -> None:
         """End the test, whatever it does just now. Raises ``Overtaken`` if it has ended."""
         await self._change(
-            OPEN, phase=AbPhase.ENDING, reason=reason, promote=promote, tell={"by": by}
+            OPEN, phase=ABTestPhase.ENDING, reason=reason, promote=promote, tell={"by": by}
         )
         if self._step is not None:
             self._step.cancel()
@@ -114,9 +114,9 @@ class AbTestRun:
             try:
                 targets[model] = await self._parts.models.bring(self.test, model)
             except HotswapError as error:
-                await self._give_up(AbPhase.PREPARING, model, error)
+                await self._give_up(ABTestPhase.PREPARING, model, error)
         if not targets:
-            await self._end(AbPhase.PREPARING, {}, self._report({}))
+            await self._end(ABTestPhase.PREPARING, {}, self._report({}))
             return
         split = Split(
             self.test.id,
@@ -125,7 +125,7 @@ class AbTestRun:
                 for model in self.test.spec.variants
             ),
         )
-        await self._change(AbPhase.PREPARING, lambda _: split, phase=AbPhase.SETTLING)
+        await self._change(ABTestPhase.PREPARING, lambda _: split, phase=ABTestPhase.SETTLING)
 
     async def _settling(self) -> None:
         spent_s = max(0.0, self._parts.clock() - self.test.phase_s)
@@ -140,15 +140,15 @@ class AbTestRun:
             await self.stop("stopped", f"task {test.task} is served by {route.model}")
             return
         if route.split is not None and route.split.opening:  # a crash came between two commits
-            await self._change(AbPhase.RUNNING, lambda split: split.moved(split.weights, {}))
+            await self._change(ABTestPhase.RUNNING, lambda split: split.moved(split.weights, {}))
         await self._repair()
         test = self.test
         seen = await self._parts.learning.observed(test.task, test.models, test.began_s)
         found = await asyncio.to_thread(self._report, seen)
         for one in found["comparisons"]:
             if one["dropped"] and one["model"] in test.live:
-                await self._drop(AbPhase.RUNNING, one["model"], one["dropped"])
-        if await self._end(AbPhase.RUNNING, seen, found):
+                await self._drop(ABTestPhase.RUNNING, one["model"], one["dropped"])
+        if await self._end(ABTestPhase.RUNNING, seen, found):
             return
         await self._adapt(seen)
         await asyncio.sleep(spec.check_s)
@@ -156,7 +156,7 @@ class AbTestRun:
     async def _ending(self) -> None:
         for task in self._coming.values():
             task.cancel()
-        await self._change(AbPhase.ENDING, lambda _: None, phase=AbPhase.CLOSING)
+        await self._change(ABTestPhase.ENDING, lambda _: None, phase=ABTestPhase.CLOSING)
 
     async def _closing(self) -> None:
         test = self.test
@@ -167,17 +167,17 @@ class AbTestRun:
                 if test.began_s
                 else {}
             )
-            await self._change(AbPhase.CLOSING, **await asyncio.to_thread(self._final, seen))
+            await self._change(ABTestPhase.CLOSING, **await asyncio.to_thread(self._final, seen))
         if test.promote and not (test.swap_id or test.error):
             try:
                 swap_id = await self._parts.promote(self.test, test.promote)
-                await self._change(AbPhase.CLOSING, swap_id=swap_id)
+                await self._change(ABTestPhase.CLOSING, swap_id=swap_id)
             except StoreError:
                 raise
             except HotswapError as error:
-                await self._change(AbPhase.CLOSING, error=f"{error.code}: {error}"[:300])
+                await self._change(ABTestPhase.CLOSING, error=f"{error.code}: {error}"[:300])
         await self._parts.models.give_back(self.test)
-        await self._change(AbPhase.CLOSING, phase=AbPhase.ENDED)
+        await self._change(ABTestPhase.CLOSING, phase=ABTestPhase.ENDED)
 
     # --- what they do -------------------------------------------------------------------
 
@@ -200,11 +200,11 @@ class AbTestRun:
                 target = coming.result()
             except HotswapError as error:
                 with suppress(EngineUnavailable, EngineTimeout):  # once more at the next look
-                    await self._give_up(AbPhase.RUNNING, model, error)
+                    await self._give_up(ABTestPhase.RUNNING, model, error)
                 continue
-            await self._change(AbPhase.RUNNING, partial(_back, target))
+            await self._change(ABTestPhase.RUNNING, partial(_back, target))
 
-    async def _give_up(self, phase: AbPhase, model: str, error: HotswapError) -> None:
+    async def _give_up(self, phase: ABTestPhase, model: str, error: HotswapError) -> None:
         """Drop a variant that cannot be had; raise what says nothing about it."""
         if isinstance(error, StoreError):
             raise error
@@ -214,25 +214,27 @@ class AbTestRun:
                 raise error
         await self._drop(phase, model, f"{error.code}: {error}"[:300])
 
-    async def _drop(self, phase: AbPhase, model: str, reason: str) -> None:
+    async def _drop(self, phase: ABTestPhase, model: str, reason: str) -> None:
         """Take a variant out in one commit; its conversations go to the control."""
         log.warning("A/B test %s: %s is out: %s", self.test.id, model, reason)
         await self._change(
             phase,
-            None if phase is AbPhase.PREPARING else lambda split: split.without(model),
+            None if phase is ABTestPhase.PREPARING else lambda split: split.without(model),
             dropped={**self.test.dropped, model: reason},
             weights={**self.test.weights, model: 0.0},
             tell={"dropped": model, "why": reason},
         )
 
-    async def _end(self, phase: AbPhase, seen: Mapping[str, Seen], found: dict[str, Any]) -> bool:
+    async def _end(
+        self, phase: ABTestPhase, seen: Mapping[str, Seen], found: dict[str, Any]
+    ) -> bool:
         """Whether the test is over by what was found, which is kept."""
         if found["state"] == "ended":
             ran = await asyncio.to_thread(history, self.test.spec, self.test.control, seen)
             winner = found["winner"] if self.test.spec.on_end == "promote" else None
             await self._change(
                 phase,
-                phase=AbPhase.ENDING,
+                phase=ABTestPhase.ENDING,
                 report=found,
                 history=ran,
                 reason=found["reason"],

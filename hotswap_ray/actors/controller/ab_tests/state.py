@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from hotswap_ray.actors.controller.models.publisher import Publisher
-from hotswap_ray.core.rollout.ab_record import AbPhase, AbTest
+from hotswap_ray.core.rollout.ab_record import ABTest, ABTestPhase
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_split
 from hotswap_ray.core.routing.target import Target
@@ -26,7 +26,7 @@ class Overtaken(Exception):
     """The test is not in the phase any more that this was about."""
 
 
-class AbTestState:
+class ABTestState:
     """A test as it is now.
 
     Args:
@@ -39,7 +39,7 @@ class AbTestState:
 
     def __init__(
         self,
-        test: AbTest,
+        test: ABTest,
         store: Store,
         publisher: Publisher,
         clock: Callable[[], float],
@@ -67,7 +67,7 @@ class AbTestState:
             phase,
             lambda split: split.moved(wanted, moving),
             tell={"weights": dict(weights)},
-            phase=AbPhase.RUNNING,
+            phase=ABTestPhase.RUNNING,
             weights=dict(weights),
             weights_s=now_s,
             began_s=began_s,
@@ -75,7 +75,7 @@ class AbTestState:
 
     async def change(
         self,
-        within: AbPhase | Sequence[AbPhase],
+        within: ABTestPhase | Sequence[ABTestPhase],
         split: Callable[[Split], Split | None] | None = None,
         *,
         tell: Mapping[str, Any] | None = None,
@@ -97,12 +97,12 @@ class AbTestState:
         Raises:
             Overtaken: The test is in another phase; nothing was changed.
         """
-        expected = (within,) if isinstance(within, AbPhase) else tuple(within)
+        expected = (within,) if isinstance(within, ABTestPhase) else tuple(within)
         return await asyncio.shield(self._changed(expected, split, tell, changes))
 
     async def _changed(
         self,
-        expected: Sequence[AbPhase],
+        expected: Sequence[ABTestPhase],
         split: Callable[[Split], Split | None] | None,
         tell: Mapping[str, Any] | None,
         changes: dict[str, Any],
@@ -142,7 +142,7 @@ def absent(model: str) -> Share:
 
 
 def _changing(
-    test: AbTest, split: Callable[[Split], Split | None]
+    test: ABTest, split: Callable[[Split], Split | None]
 ) -> Callable[[RouteTable], RouteTable]:
     """The change of the table: of the split as it is then, which a lost model may have changed."""
 
@@ -155,7 +155,7 @@ def _changing(
     return change
 
 
-def _event(test: AbTest, tell: Mapping[str, Any]) -> dict[str, Any]:
+def _event(test: ABTest, tell: Mapping[str, Any]) -> dict[str, Any]:
     told = {"ab_test": test.id, "task": test.task, "phase": str(test.phase), **tell}
     if test.reason:
         told |= {"reason": test.reason, "winner": (test.report or {}).get("winner")}

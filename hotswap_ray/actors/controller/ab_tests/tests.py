@@ -12,8 +12,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from hotswap_ray.actors.controller.ab_tests.models import AbTestModels
-from hotswap_ray.actors.controller.ab_tests.run import AbTestRun, Parts
+from hotswap_ray.actors.controller.ab_tests.models import ABTestModels
+from hotswap_ray.actors.controller.ab_tests.run import ABTestParts, ABTestRun
 from hotswap_ray.actors.controller.ab_tests.state import Overtaken
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
@@ -24,7 +24,7 @@ from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.config import Config
 from hotswap_ray.config.checks import problems
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, PreconditionFailed
-from hotswap_ray.core.rollout.ab_record import AbTest
+from hotswap_ray.core.rollout.ab_record import ABTest
 from hotswap_ray.core.rollout.ab_report import ABTestSpec
 from hotswap_ray.core.swap.etag import matches
 from hotswap_ray.store import Store
@@ -33,7 +33,7 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,54}$"
 """Shorter than other names: the swap to a winner is called after the test."""
 
 
-class AbTests:
+class ABTests:
     """One open A/B test a task.
 
     Args:
@@ -66,23 +66,23 @@ class AbTests:
         self._requests = requests
         self._clock = clock
         ack_timeout_s = config.swap.ack_timeout_s
-        self._models = AbTestModels(
+        self._models = ABTestModels(
             *(pool, publisher, actions, requests),
             *(self._needed_by_others, self._lent, ack_timeout_s),
         )
-        self._parts = Parts(
+        self._parts = ABTestParts(
             *(store, publisher, self._models, learning, clock, self._promote, ack_timeout_s)
         )
-        self._runs: dict[str, AbTestRun] = {}
+        self._runs: dict[str, ABTestRun] = {}
         self._work: set[asyncio.Task[None]] = set()
 
     # --- what others ask ----------------------------------------------------------------
 
-    def open(self) -> list[AbTest]:
+    def open(self) -> list[ABTest]:
         """Tests that have not ended."""
         return [run.test for run in self._runs.values()]
 
-    def of(self, task: str) -> AbTest | None:
+    def of(self, task: str) -> ABTest | None:
         """The test that has the conversations of a task, or is about to."""
         return next((test for test in self.open() if test.task == task and test.divides), None)
 
@@ -90,7 +90,7 @@ class AbTests:
         """Models that open tests need."""
         return {model for test in self.open() if test.divides for model in _needs(test)}
 
-    def _needed_by_others(self, test: AbTest) -> set[str]:
+    def _needed_by_others(self, test: ABTest) -> set[str]:
         models = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
         others = (other for other in self.open() if other.id != test.id and other.divides)
         return models.union(*map(_needs, others))
@@ -127,7 +127,7 @@ class AbTests:
                 )
             return same.to_doc()
         now_s = self._clock()
-        test = AbTest(
+        test = ABTest(
             id=test_id or f"ab-{uuid.uuid4().hex[:12]}",
             task=task,
             control=self._publisher.route(task).model,
@@ -141,7 +141,7 @@ class AbTests:
             return self._runs[test.id].test.to_doc()  # asked for twice at the same time
         self._refuse(test)
         test = replace(test, lent=self._models.loans(test))
-        run = self._runs[test.id] = AbTestRun(test, self._parts)
+        run = self._runs[test.id] = ABTestRun(test, self._parts)
         fact = {"ab_test": test.id, "task": task, "phase": str(test.phase)}
         try:
             await asyncio.to_thread(self._store.save_ab_test, test.to_doc(), None, fact)
@@ -151,7 +151,7 @@ class AbTests:
         self._resume(run)
         return test.to_doc()
 
-    def _refuse(self, test: AbTest) -> None:
+    def _refuse(self, test: ABTest) -> None:
         if test.control in test.spec.variants:
             raise InvalidRequest(
                 f"variants: {test.control!r} serves task {test.task!r}: it is the control of the "
@@ -208,17 +208,17 @@ class AbTests:
             await run.stop("stopped", "rollback")
         await run.undivided()
 
-    async def find(self, test_id: str) -> AbTest:
+    async def find(self, test_id: str) -> ABTest:
         """A test, open or ended. Raises ``NotFound``."""
         if (found := await self._same(test_id)) is None:
             raise NotFound(f"unknown A/B test {test_id!r}; `hotswap ab-test list` lists the latest")
         return found
 
-    async def _same(self, test_id: str) -> AbTest | None:
+    async def _same(self, test_id: str) -> ABTest | None:
         if test_id in self._runs:
             return self._runs[test_id].test
         doc = await asyncio.to_thread(self._store.load_ab_test, test_id)
-        return None if doc is None else AbTest.from_doc(doc)
+        return None if doc is None else ABTest.from_doc(doc)
 
     async def wait(self, test_id: str, timeout_s: float) -> dict[str, Any]:
         """A test when it has ended, or as it is after ``timeout_s``; what it waits for, if so."""
@@ -236,8 +236,8 @@ class AbTests:
     async def load(self) -> None:
         """Know the open tests of the store; ``resume`` runs them."""
         docs = await asyncio.to_thread(self._store.load_ab_tests, None, True, 10_000)
-        for test in map(AbTest.from_doc, docs):
-            self._runs[test.id] = AbTestRun(test, self._parts)
+        for test in map(ABTest.from_doc, docs):
+            self._runs[test.id] = ABTestRun(test, self._parts)
 
     async def resume(self) -> None:
         """Run open tests on; those whose task is gone wait for a configuration that has it."""
@@ -247,17 +247,17 @@ class AbTests:
             else:
                 run.waits = f"task {run.test.task!r} is not configured"
 
-    def _resume(self, run: AbTestRun) -> None:
+    def _resume(self, run: ABTestRun) -> None:
         task = asyncio.create_task(self._drive(run), name=f"ab-test:{run.test.id}")
         self._work.add(task)
         task.add_done_callback(self._work.discard)
 
-    async def _drive(self, run: AbTestRun) -> None:
+    async def _drive(self, run: ABTestRun) -> None:
         await run.run()
         del self._runs[run.test.id]
         run.state.changed.set()
 
-    async def _promote(self, test: AbTest, model: str) -> str:
+    async def _promote(self, test: ABTest, model: str) -> str:
         by, swap_id = f"ab-test:{test.id}", f"promote-{test.id}"
         facts = self._requests.settings(swap_id)
         if test.lent.get(model) == "unload":
@@ -266,7 +266,7 @@ class AbTests:
         return swap_id
 
 
-def _needs(test: AbTest) -> set[str]:
+def _needs(test: ABTest) -> set[str]:
     return {test.control, *test.live}
 
 

@@ -44,18 +44,18 @@ class DecisionLog:
         Raises:
             StoreError: It could not be kept.
         """
-        doc = told(finding)
-        task = finding.choice.task
+        doc = decision_doc(finding)
+        task = finding.decision.task
         self.current[task] = finding
         news = tuple(doc[name] for name in NEWS)
-        acts = swap_id is not None or finding.choice.action == "unload"
+        acts = swap_id is not None or finding.decision.action == "unload"
         if not acts and news == self._last.get(task):
             return
-        choice = finding.choice
+        decision = finding.decision
         with_event = (
-            choice.action not in ("stay", "undecided")
-            or choice.reason in TROUBLE
-            or choice.success_alarm
+            decision.action not in ("stay", "undecided")
+            or decision.reason in TROUBLE
+            or decision.success_alarm
         )
         await asyncio.to_thread(self._write, task, doc, swap_id, with_event)
         self._last[task] = news
@@ -75,12 +75,12 @@ TROUBLE = frozenset({"unknown_active", "collapsed_without_alternative"})
 """Why nothing is done although an operator should know."""
 
 
-def told(finding: Finding) -> dict[str, Any]:
+def decision_doc(finding: Finding) -> dict[str, Any]:
     """A finding as plain values, with its sentence and what would lead to another one."""
-    choice = finding.choice
+    decision = finding.decision
     return {
-        **asdict(choice),
-        "sentence": sentence(choice),
-        "what_would_change": what_would_change(choice),
+        **asdict(decision),
+        "sentence": sentence(decision),
+        "what_would_change": what_would_change(decision),
         "inputs": dict(finding.inputs),
     }

@@ -20,7 +20,7 @@ from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.swaps.requests import SwapRequests
 from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.config import Config
-from hotswap_ray.core.autoswap.decide import Choice
+from hotswap_ray.core.autoswap.decide import Decision
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView
 from hotswap_ray.core.errors import HotswapError, StoreError
 from hotswap_ray.core.routing.table import RouteTable, with_trials
@@ -187,23 +187,27 @@ class AutoswapLoop:
 
     async def _act(self, finding: Finding) -> None:
         """Keep a decision, then do it."""
-        choice = finding.choice
-        if choice.action == "unload" and choice.model is not None:
-            if self._may_unload(choice.model):
+        decision = finding.decision
+        if decision.action == "unload" and decision.model is not None:
+            if self._may_unload(decision.model):
                 await self._decisions.add(finding)
-                self._spawn(self._unload(choice.model))
+                self._spawn(self._unload(decision.model))
             return
-        if self._views.is_swapping(choice.task) or not self._is_current(choice):
+        if self._views.is_swapping(decision.task) or not self._is_current(decision):
             return  # its swap is at work, or the route changed while we asked
-        acts = choice.action in ("promote", "roll_back") and choice.applies
-        if acts and self._views.spec(choice.task).mode != "on":
+        acts = decision.action in ("promote", "roll_back") and decision.applies
+        if acts and self._views.spec(decision.task).mode != "on":
             return  # it was set while we asked
-        if acts and choice.action == "promote" and self._is_refused(choice.task, choice.model):
+        if (
+            acts
+            and decision.action == "promote"
+            and self._is_refused(decision.task, decision.model)
+        ):
             return  # its swap failed while we asked
-        baking = self._views.open_swap(choice.task)
-        if acts and baking is not None and choice.action == "promote":
+        baking = self._views.open_swap(decision.task)
+        if acts and baking is not None and decision.action == "promote":
             # The old model is warm until the bake ends; only an emergency ends it earlier.
-            if choice.reason == "collapsed":
+            if decision.reason == "collapsed":
                 await self._runner.signal(baking.swap_id, Event.PROMOTE)
             return
         if not acts:
@@ -211,17 +215,19 @@ class AutoswapLoop:
             return
         swap_id = f"auto-{uuid.uuid4().hex[:12]}"
         await self._decisions.add(finding, swap_id)
-        self._automatic[choice.task] = True
+        self._automatic[decision.task] = True
         try:
-            if choice.action == "promote":
-                assert choice.model is not None
-                await self._requests.swap(choice.task, choice.model, swap_id, requested_by=AUTOSWAP)
+            if decision.action == "promote":
+                assert decision.model is not None
+                await self._requests.swap(
+                    decision.task, decision.model, swap_id, requested_by=AUTOSWAP
+                )
             else:
-                await self._requests.rollback(choice.task, swap_id, AUTOSWAP)
+                await self._requests.rollback(decision.task, swap_id, AUTOSWAP)
         except StoreError:
             raise  # says nothing about the model: decided anew when the store is back
         except HotswapError as error:
-            await self._refused(choice, error)
+            await self._refused(decision, error)
 
     def _may_unload(self, model: str) -> bool:
         """Whether nobody began to use a model while we asked, and it is not going already."""
@@ -231,16 +237,16 @@ class AutoswapLoop:
     def _is_refused(self, task: str, model: str | None) -> bool:
         return self._refused_until_s.get((task, model or ""), 0.0) > self._clock()
 
-    def _is_current(self, choice: Choice) -> bool:
-        route = self._publisher.table.routes.get(choice.task)
-        return route is not None and route.model == choice.active
+    def _is_current(self, decision: Decision) -> bool:
+        route = self._publisher.table.routes.get(decision.task)
+        return route is not None and route.model == decision.active
 
-    async def _refused(self, choice: Choice, error: HotswapError) -> None:
-        if choice.model is not None:
+    async def _refused(self, decision: Decision, error: HotswapError) -> None:
+        if decision.model is not None:
             until_s = self._clock() + REFUSED_S
-            self._refused_until_s[choice.task, choice.model] = until_s
-        fact = {"task": choice.task, "model": choice.model, "error": str(error)[:300]}
-        self._trouble(f"autoswap of {choice.task} to {choice.model} was refused: {error}")
+            self._refused_until_s[decision.task, decision.model] = until_s
+        fact = {"task": decision.task, "model": decision.model, "error": str(error)[:300]}
+        self._trouble(f"autoswap of {decision.task} to {decision.model} was refused: {error}")
         await asyncio.to_thread(self._store.add_event, "autoswap_refused", fact, self._clock())
 
     async def _tell(self, alarm: Alarm) -> None:
@@ -265,4 +271,4 @@ class AutoswapLoop:
 
 
 def _off(view: TaskView) -> Finding:
-    return Finding(Choice(view.task, "stay", "off", view.active), {})
+    return Finding(Decision(view.task, "stay", "off", view.active), {})

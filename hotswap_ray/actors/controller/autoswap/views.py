@@ -10,9 +10,9 @@ from hotswap_ray.config import Config
 from hotswap_ray.core.autoswap.decide import Settings
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
 from hotswap_ray.core.fit.compatibility import check_compatibility
-from hotswap_ray.core.rollout.ab_record import AbTest
+from hotswap_ray.core.rollout.ab_record import ABTest
 from hotswap_ray.core.routing.table import Route, RouteTable, Trial
-from hotswap_ray.core.spec.autoswap import AutoswapSpec, Mode
+from hotswap_ray.core.spec.autoswap import AutoswapMode, AutoswapSpec
 from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.core.swap.phases import Phase, Swap
 
@@ -40,8 +40,8 @@ class TaskViews:
         pool: ModelPool,
         publisher: Publisher,
         open_swaps: Callable[[], list[Swap]],
-        modes: Mapping[str, Mode],
-        tests: Callable[[], list[AbTest]] = list,
+        modes: Mapping[str, AutoswapMode],
+        tests: Callable[[], list[ABTest]] = list,
     ) -> None:
         self._config = config
         self._tasks = tasks

@@ -11,7 +11,7 @@ from typing import Any
 
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.controller.bench.loans import Loans
-from hotswap_ray.actors.controller.bench.run import BenchRun, Parts, Plan, Prompts, Recorder
+from hotswap_ray.actors.controller.bench.run import BenchParts, BenchRun, OutcomeSink, Plan, Prompts
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.judge.judge import Judging
@@ -51,7 +51,7 @@ class Bench:
         pool: ModelPool,
         fleet: Fleet,
         publisher: Publisher,
-        learning: Recorder,
+        learning: OutcomeSink,
         judge: Judging,
         clock: Callable[[], float],
         tasks: Mapping[str, TaskSpec],
@@ -65,7 +65,7 @@ class Bench:
         self._tasks = tasks
         self._swaps = swaps
         self._loans = Loans(pool, store, swaps)
-        self._parts = Parts(config, pool, fleet, learning, judge, clock, tasks, self._loans)
+        self._parts = BenchParts(config, pool, fleet, learning, judge, clock, tasks, self._loans)
         self._run: BenchRun | None = None
         self._work: asyncio.Task[None] | None = None
         spans_s = {

@@ -26,9 +26,9 @@ from hotswap_ray.core.errors import (
     HotswapError,
     RequestError,
 )
-from hotswap_ray.core.evidence.bench import Result, summarise
+from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.compatibility import check_compatibility
-from hotswap_ray.core.outcome import Decision, Endpoint, Outcome
+from hotswap_ray.core.outcome import Endpoint, Outcome, RoutingDecision
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.core.spec.task import TaskSpec
 
@@ -41,7 +41,7 @@ Plan = Mapping[str, Mapping[str, Prompts]]
 State = Literal["running", "done", "failed", "cancelled"]
 
 
-class Recorder(Protocol):
+class OutcomeSink(Protocol):
     """Where evidence goes: the learning actor, or a proxy of it."""
 
     async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
@@ -50,13 +50,13 @@ class Recorder(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class BenchParts:
     """What a benchmark works with: see ``Bench``."""
 
     config: Config
     pool: ModelPool
     fleet: Fleet
-    learning: Recorder
+    learning: OutcomeSink
     judge: Judging
     clock: Callable[[], float]
     tasks: Mapping[str, TaskSpec]
@@ -102,14 +102,14 @@ class BenchRun:
 
     bench_id: str
     plan: Plan
-    parts: Parts
+    parts: BenchParts
     skipped: list[dict[str, str]] = field(default_factory=list)
     state: State = "running"
     over: int = 0
     asking: int = 0
     now: str = ""
     rows: list[dict[str, Any]] = field(default_factory=list)
-    results: list[Result] = field(default_factory=list)
+    results: list[GoldenResult] = field(default_factory=list)
     error: str = ""
 
     def to_doc(self) -> dict[str, Any]:
@@ -265,7 +265,7 @@ class BenchRun:
                 task=task,
                 model=model,
                 generation=generation.generation,
-                decision=Decision.BENCH,
+                decision=RoutingDecision.BENCH,
                 at_s=one.at_s,
                 success=not one.error,
                 latency_ms=one.latency_ms,
@@ -278,7 +278,7 @@ class BenchRun:
         ]
         spec = parts.pool.spec(model)
         results = [
-            Result(
+            GoldenResult(
                 *(task, one.key, model, one.prompt.weight, not one.error, quality.get(one.key)),
                 *(one.latency_ms, one.tokens_in, one.tokens_out),
                 cost_usd=one.tokens_in * spec.usd_per_million_tokens_in / 1e6

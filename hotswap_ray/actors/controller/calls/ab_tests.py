@@ -6,17 +6,17 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from hotswap_ray.actors.controller.ab_tests.tests import AbTests
+from hotswap_ray.actors.controller.ab_tests.tests import ABTests
 from hotswap_ray.actors.controller.calls.starts import Starts
 from hotswap_ray.store import Store
 
 NOT_LISTED = ("report", "history", "spec")
 
 
-class AbTestCalls(Starts):
+class ABTestCalls(Starts):
     """Methods of ``SwapController`` about A/B tests."""
 
-    _ab_tests: AbTests
+    _ab_tests: ABTests
     _store: Store
 
     async def ab_test(

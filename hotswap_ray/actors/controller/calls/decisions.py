@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog, told
+from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog, decision_doc
 from hotswap_ray.actors.controller.autoswap.loop import AutoswapLoop
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.calls.starts import Starts
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.core.autoswap.explain import why_model
 from hotswap_ray.core.errors import InvalidRequest, NotFound
-from hotswap_ray.core.spec.autoswap import Mode
+from hotswap_ray.core.spec.autoswap import AutoswapMode
 from hotswap_ray.core.swap.phases import Swap
 from hotswap_ray.store import Store
 
-MODES: tuple[Mode, ...] = ("off", "advise", "on")
+MODES: tuple[AutoswapMode, ...] = ("off", "advise", "on")
 SETTING = "autoswap:"
 
 
@@ -28,7 +28,7 @@ class DecisionCalls(Starts):
     _decisions: DecisionLog
     _views: TaskViews
     _autoswap: AutoswapLoop
-    _modes: dict[str, Mode]
+    _modes: dict[str, AutoswapMode]
 
     async def set_autoswap(self, task: str, mode: str) -> dict[str, Any]:
         """Set who decides about a task; it outlasts restarts and the configuration.
@@ -96,7 +96,7 @@ class DecisionCalls(Starts):
         kept = await self.decisions(task, 5)
         model = self._publisher.table.routes[task].model
         finding = self._decisions.current.get(task)
-        now = told(finding) if finding is not None else next(iter(kept), None)
+        now = decision_doc(finding) if finding is not None else next(iter(kept), None)
         if now is not None and now["active"] != model:
             now = None  # it is about the model that served before
         return {

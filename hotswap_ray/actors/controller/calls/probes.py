@@ -9,7 +9,7 @@ from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.swaps.probing import Probing
 from hotswap_ray.core.errors import Conflict
 from hotswap_ray.core.fit.capabilities import canonicals
-from hotswap_ray.core.fit.compatibility import Report
+from hotswap_ray.core.fit.compatibility import CompatibilityReport
 from hotswap_ray.core.fit.probe_report import gaps
 from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import TaskSpec
@@ -53,10 +53,10 @@ class ProbeCalls(Starts):
             ],
         }
 
-    async def _probed(self, task: TaskSpec, model: str) -> Report:
+    async def _probed(self, task: TaskSpec, model: str) -> CompatibilityReport:
         """Gaps that earlier probes of a model's load show; nothing is asked."""
         generation = self._pool.generations.get(model)
         known = await self._probing.known(model, generation.generation) if generation else None
         if known is None:
-            return Report(())
+            return CompatibilityReport(())
         return gaps(known, self._pool.spec(model), task)

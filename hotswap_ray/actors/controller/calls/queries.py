@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from hotswap_ray.actors.controller.ab_tests.tests import AbTests
+from hotswap_ray.actors.controller.ab_tests.tests import ABTests
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.calls.probes import ProbeCalls
 from hotswap_ray.actors.controller.models.pool import ModelPool
@@ -14,7 +14,7 @@ from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.swaps.learnings import SwapLearning
 from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.config import Config
-from hotswap_ray.core.fit.compatibility import Report, check_compatibility
+from hotswap_ray.core.fit.compatibility import CompatibilityReport, check_compatibility
 from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.store import Store
 
@@ -28,7 +28,7 @@ class ControllerQueries(ProbeCalls):
     _pool: ModelPool
     _publisher: Publisher
     _runner: SwapRunner
-    _ab_tests: AbTests
+    _ab_tests: ABTests
     _learning: SwapLearning
     _views: TaskViews
 
@@ -51,7 +51,9 @@ class ControllerQueries(ProbeCalls):
             current,
             measured_memory_bytes=self._pool.measured_bytes.get(model, 0),
         )
-        report = Report((*report.gaps, *(await self._probed(self._tasks[task], model)).gaps))
+        report = CompatibilityReport(
+            (*report.gaps, *(await self._probed(self._tasks[task], model)).gaps)
+        )
         strict = self._config.swap.compatibility == "strict"
         return {"accepted": report.accepts(strict), "gaps": [str(gap) for gap in report.gaps]}
 

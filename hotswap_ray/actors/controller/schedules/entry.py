@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from hotswap_ray.core.spec.schedule import ScheduledSwap, ScheduleSpec
 
 
-class Swaps(Protocol):
+class SwapPort(Protocol):
     """What a scheduler asks of the swap controller."""
 
     async def begin(self, swap: ScheduledSwap, swap_id: str) -> None:
@@ -34,7 +34,7 @@ class Swaps(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class ScheduleRecord:
     """A schedule and how far it is; saved whole before every step.
 
     Attributes:
@@ -59,14 +59,16 @@ class Entry:
         return {name: getattr(self, name) for name in self.__dataclass_fields__} | {"spec": spec}
 
     @classmethod
-    def from_doc(cls, doc: Mapping[str, Any]) -> Entry:
+    def from_doc(cls, doc: Mapping[str, Any]) -> ScheduleRecord:
         """Inverse of ``to_doc``; unknown keys of a newer version are ignored."""
         known = {name: doc[name] for name in cls.__dataclass_fields__ if name in doc}
         spec = doc["spec"] and ScheduleSpec.model_validate(doc["spec"])
         return cls(**known | {"spec": spec, "results": tuple(doc["results"])})
 
 
-def changed(entry: Entry, spec: ScheduleSpec | None, source: str, now_s: float) -> Entry:
+def changed(
+    entry: ScheduleRecord, spec: ScheduleSpec | None, source: str, now_s: float
+) -> ScheduleRecord:
     """An entry with another spec, which holds from now on; a run in progress is given up."""
     handled_s = max(entry.handled_s, entry.due_s or 0.0, now_s)
     return replace(entry, spec=spec, source=source, handled_s=handled_s, due_s=None, ended={})

@@ -15,11 +15,11 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hotswap_ray.actors.controller.schedules.entry import Entry, Swaps, changed
+from hotswap_ray.actors.controller.schedules.entry import ScheduleRecord, SwapPort, changed
 from hotswap_ray.core.errors import Conflict, HotswapError, NotFound, StoreError
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.schedule.due import Verdict, deadline, judge, latest_due, next_run, plan
-from hotswap_ray.core.spec.calendar import told
+from hotswap_ray.core.schedule.due import Admission, admit, deadline, latest_due, next_run, plan
+from hotswap_ray.core.spec.calendar import local_text
 from hotswap_ray.core.spec.schedule import ScheduleSpec
 from hotswap_ray.core.swap.phases import TERMINAL
 from hotswap_ray.store import Store
@@ -44,14 +44,14 @@ class Scheduler:
         swaps: How swaps are begun and followed.
     """
 
-    def __init__(self, store: Store, clock: Callable[[], float], swaps: Swaps) -> None:
+    def __init__(self, store: Store, clock: Callable[[], float], swaps: SwapPort) -> None:
         self._store = store
         self._clock = clock
         self._swaps = swaps
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, ScheduleRecord] = {}
         self._due_s: dict[str, tuple[float, float]] = {}  # the run to do, and the one after it
         self._over: dict[str, str] = {}  # swaps of runs in progress that have ended
-        self._waits: dict[str, tuple[float, Verdict]] = {}
+        self._waits: dict[str, tuple[float, Admission]] = {}
         self._lock = asyncio.Lock()
         self._wake = asyncio.Event()
 
@@ -67,12 +67,12 @@ class Scheduler:
         now_s = self._clock()
         for name, doc in (await asyncio.to_thread(self._store.load_settings)).items():
             if name.startswith(SETTING):
-                self._entries[name.removeprefix(SETTING)] = Entry.from_doc(doc)
+                self._entries[name.removeprefix(SETTING)] = ScheduleRecord.from_doc(doc)
         for schedule, entry in list(self._entries.items()):
             if entry.source == "config" and entry.spec and schedule not in configured:
                 await self._save(schedule, changed(entry, None, "config", now_s))
         for schedule, spec in configured.items():
-            entry = self._entries.get(schedule) or Entry(None, "config", now_s)
+            entry = self._entries.get(schedule) or ScheduleRecord(None, "config", now_s)
             if entry.source == "config" and entry.spec != spec:
                 await self._save(schedule, changed(entry, spec, "config", now_s))
 
@@ -82,7 +82,7 @@ class Scheduler:
         """Add a schedule or replace one; swaps that it began go on, its run does not."""
         async with self._lock:
             now_s = self._clock()
-            entry = self._entries.get(spec.id) or Entry(None, "runtime", now_s)
+            entry = self._entries.get(spec.id) or ScheduleRecord(None, "runtime", now_s)
             await self._save(spec.id, changed(entry, spec, "runtime", now_s))
         self.wake()
         return self._row(spec.id)
@@ -125,7 +125,7 @@ class Scheduler:
             "schedule": schedule,
             "source": entry.source,
             "enabled": spec.enabled,
-            "next": told(next_s, spec.timezone) if math.isfinite(next_s) else None,
+            "next": local_text(next_s, spec.timezone) if math.isfinite(next_s) else None,
             "next_s": next_s if math.isfinite(next_s) else None,
             "running_due_s": entry.due_s,
             "waits": waits[1].text if waits else "",
@@ -170,7 +170,7 @@ class Scheduler:
                 next_s = min(next_s, await self._advance(schedule, now_s, rates or {}))
         return max(0.0, next_s - self._clock())
 
-    def _due(self, schedule: str, entry: Entry, now_s: float) -> float:
+    def _due(self, schedule: str, entry: ScheduleRecord, now_s: float) -> float:
         """Due time of the run to do now, or of the next."""
         assert entry.spec is not None
         found = self._due_s.get(schedule)
@@ -199,16 +199,16 @@ class Scheduler:
             if end is None and spec.on_failure == "stop" and _failed(ends):
                 end = "skipped"
             if end is None:
-                verdict = judge(
+                admission = admit(
                     *(spec, swap.task, due_s, now_s, rates.get(swap.task)),
                     self._swaps.open_tasks(),
                 )
-                if verdict.action == "start":
-                    verdict, end = await self._begin(schedule, due_s, number)
-                if verdict.action == "wait":
-                    return await self._defer(schedule, due_s, verdict, tell=OPEN not in ends)
-                if verdict.action == "expired":
-                    end = f"expired: {verdict.text}"
+                if admission.action == "start":
+                    admission, end = await self._begin(schedule, due_s, number)
+                if admission.action == "wait":
+                    return await self._defer(schedule, due_s, admission, tell=OPEN not in ends)
+                if admission.action == "expired":
+                    end = f"expired: {admission.text}"
             assert end is not None
             ends.append(end)
         if OPEN in ends:
@@ -216,7 +216,7 @@ class Scheduler:
         await self._finish(schedule, due_s, ends)
         return now_s
 
-    async def _end(self, entry: Entry, number: int) -> str | None:
+    async def _end(self, entry: ScheduleRecord, number: int) -> str | None:
         """What became of a swap of the run in progress: its end, ``open``, or nothing yet."""
         if entry.due_s is None or entry.spec is None:
             return None
@@ -231,10 +231,12 @@ class Scheduler:
             return phase
         return None if phase is None else OPEN
 
-    async def _begin(self, schedule: str, due_s: float, number: int) -> tuple[Verdict, str | None]:
+    async def _begin(
+        self, schedule: str, due_s: float, number: int
+    ) -> tuple[Admission, str | None]:
         """Ask for a swap; that it must wait, or what became of it."""
         entry, spec = self._entries[schedule], self.find(schedule)
-        swap, started = spec.swaps[number], Verdict("start")
+        swap, started = spec.swaps[number], Admission("start")
         if entry.due_s is None:
             entry = replace(entry, due_s=due_s)
             await self._save(schedule, entry, self._told("started", spec, due_s))
@@ -249,24 +251,24 @@ class Scheduler:
                 raise
             except Conflict as error:
                 until_s = self._clock() + max(RETRY_S, error.retry_after_s or 0.0)
-                return Verdict("wait", "task", error.message, until_s), None
+                return Admission("wait", "task", error.message, until_s), None
             except HotswapError as error:
                 end = f"refused: {error.message}"
         ended = {**entry.ended, str(number): end}
         await self._save(schedule, replace(entry, ended=ended))
         return started, end
 
-    async def _defer(self, schedule: str, due_s: float, verdict: Verdict, tell: bool) -> float:
+    async def _defer(self, schedule: str, due_s: float, admission: Admission, tell: bool) -> float:
         """Note that a run waits; Unix time to look again. For its own swaps it waits untold."""
         spec = self.find(schedule)
         before = self._waits.get(schedule)
-        if tell and (before is None or (before[0], before[1].reason) != (due_s, verdict.reason)):
-            fact = self._told("deferred", spec, due_s, reason=verdict.text)
+        if tell and (before is None or (before[0], before[1].reason) != (due_s, admission.reason)):
+            fact = self._told("deferred", spec, due_s, reason=admission.text)
             await asyncio.to_thread(self._store.add_event, "schedule", fact, self._clock())
         if tell:
-            self._waits[schedule] = (due_s, verdict)
+            self._waits[schedule] = (due_s, admission)
         # One second on, so that the deadline is behind us and the run expires.
-        until_s = min(verdict.until_s, deadline(spec, due_s) + 1)
+        until_s = min(admission.until_s, deadline(spec, due_s) + 1)
         if self._entries[schedule].due_s is None:  # the next run may take its place
             until_s = min(until_s, self._due_s[schedule][1])
         return until_s
@@ -303,11 +305,11 @@ class Scheduler:
             self._over.pop(spec.swap_id(due_s, number), None)
 
     def _told(self, kind: str, spec: ScheduleSpec, due_s: float, **more: Any) -> dict[str, Any]:
-        due = told(due_s, spec.timezone)
+        due = local_text(due_s, spec.timezone)
         return {"schedule": spec.id, "event": kind, "due": due, "due_s": due_s, **more}
 
     async def _save(
-        self, schedule: str, entry: Entry, event: Mapping[str, Any] | None = None
+        self, schedule: str, entry: ScheduleRecord, event: Mapping[str, Any] | None = None
     ) -> None:
         """Keep an entry, with the event that tells of it, both or neither; then it holds."""
 

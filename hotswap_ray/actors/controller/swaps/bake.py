@@ -21,7 +21,7 @@ from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.swaps.canary import Observes
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import HotswapError, ValidationFailed
-from hotswap_ray.core.rollout.guardrails import Checked, Seen, check, failures
+from hotswap_ray.core.rollout.guardrails import GuardrailResult, Seen, check, failures
 from hotswap_ray.core.swap.phases import Swap
 
 BEFORE_S = 3600.0
@@ -84,7 +84,7 @@ class Bake:
                 checks = check(spec, before, after)
                 swap = _with(swap, checks, len(after.success))
             except HotswapError as error:  # could not measure
-                checks = [Checked("learning", "error", str(error)[:200])]
+                checks = [GuardrailResult("learning", "error", str(error)[:200])]
                 swap = _with(swap, checks, swap.facts.get("bake", {}).get("requests", 0))
             failed = "; ".join(failures(checks))
             if failed and not dry_run:
@@ -134,7 +134,7 @@ def _switched_s(swap: Swap) -> float:
     return swap.updated_at_s - swap.seconds.get("draining", 0.0)
 
 
-def _with(swap: Swap, checks: list[Checked], requests: int) -> Swap:
+def _with(swap: Swap, checks: list[GuardrailResult], requests: int) -> Swap:
     said = [asdict(one) for one in checks]
     return swap.with_facts(
         bake={**swap.facts.get("bake", {}), "checks": said, "requests": requests}

@@ -17,7 +17,7 @@ from hotswap_ray.config import Config
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError, ValidationFailed
 from hotswap_ray.core.rollout.canary import next_move
 from hotswap_ray.core.rollout.conclusion import conclude
-from hotswap_ray.core.rollout.guardrails import Checked, Seen, both_fail, check
+from hotswap_ray.core.rollout.guardrails import GuardrailResult, Seen, both_fail, check
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_split
 from hotswap_ray.core.routing.target import Target
@@ -170,12 +170,12 @@ class Canary:
 
     async def _look(
         self, swap: Swap, plan: CanarySpec, step_s: float
-    ) -> tuple[list[Checked], int, str]:
+    ) -> tuple[list[GuardrailResult], int, str]:
         """What the guardrails find, the candidate's requests in this step, and an alarm."""
         try:
             active, candidate = await self._seen(swap)
         except HotswapError as error:  # could not measure: no reason to give anything up
-            return [Checked("learning", "error", str(error)[:200])], 0, ""
+            return [GuardrailResult("learning", "error", str(error)[:200])], 0, ""
         in_step = int((candidate.at_s >= step_s).sum())
         alarm = "" if plan.dry_run else both_fail(plan.guardrails, active, candidate)
         return check(plan.guardrails, active, candidate), in_step, alarm

@@ -17,7 +17,7 @@ from hotswap_ray.actors.controller.swaps.validation import GoldenAnswer
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.evidence.calibration import calibration, compare
 from hotswap_ray.core.evidence.prediction import Known, Prediction, short
-from hotswap_ray.core.outcome import Decision, Outcome
+from hotswap_ray.core.outcome import Outcome, RoutingDecision
 from hotswap_ray.core.swap.phases import Phase, Swap
 from hotswap_ray.store import Store
 
@@ -174,7 +174,7 @@ class SwapLearning:
                 task=swap.task,
                 model=swap.to_model,
                 generation=swap.to_generation,
-                decision=Decision.GOLDEN,
+                decision=RoutingDecision.GOLDEN,
                 at_s=self._clock(),
                 success=True,
                 latency_ms=answer.latency_ms,

@@ -31,7 +31,7 @@ from hotswap_ray.core.errors import (
     Incompatible,
     InsufficientResources,
 )
-from hotswap_ray.core.fit.compatibility import Report, check_compatibility
+from hotswap_ray.core.fit.compatibility import CompatibilityReport, check_compatibility
 from hotswap_ray.core.fit.room import Room, Strategy, choose_strategy
 from hotswap_ray.core.routing.table import RouteTable, with_hold, with_route, with_split
 from hotswap_ray.core.spec.task import TaskSpec
@@ -119,7 +119,7 @@ class SwapActions:
                 raise InsufficientResources(f"no room for {spec.id}: {why}", 30.0)
             await asyncio.sleep(POLL_S)
 
-    def compatibility(self, swap: Swap) -> tuple[Report, Incompatible | None]:
+    def compatibility(self, swap: Swap) -> tuple[CompatibilityReport, Incompatible | None]:
         """What the candidate lacks, and the refusal that it comes to."""
         task, spec = self._tasks[swap.task], self._pool.spec(swap.to_model)
         report = check_compatibility(

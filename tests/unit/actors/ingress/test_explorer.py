@@ -8,7 +8,7 @@ import pytest
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.actors.judge.judge import Verdict, judge_here
+from hotswap_ray.actors.judge.judge import Judgement, judge_here
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.policies.selection import Arm
@@ -39,10 +39,10 @@ class Trying(World):
         await self.router.apply(self.table)
         told = []
         for n in range(number):
-            choice, _ = await self.router.generate(
+            assignment, _ = await self.router.generate(
                 Call(f"r{n}", "completions", {"prompt": "x", "stream": False}, model, "t")
             )
-            told.append((choice.target.model, str(choice.decision)))
+            told.append((assignment.target.model, str(assignment.decision)))
         return Counter(told)
 
 
@@ -123,7 +123,7 @@ async def test_a_copy_goes_to_the_candidate_after_the_answer_and_both_are_record
     assert world.router.in_flight == {B.app: 1}  # b is not idle while the copy is at work
     world.models["b"].gate.set()
     await settle()
-    while await world.router.recorder.judge(judge_here):
+    while await world.router.recorder.judge_pending(judge_here):
         pass
     rows = {o.request_id: (o.model, o.decision) for o in world.router.recorder.outcomes}
     assert rows == {"r0": ("a", "shadowed"), "shadow-r0": ("b", "shadow")}
@@ -192,7 +192,7 @@ async def test_answers_of_a_task_with_checks_get_their_quality_and_others_wait_f
         assert [job.answer for job in jobs] == [b"a", b"a"]
         return await judge_here([replace(j, answer=a) for j, a in zip(jobs, made, strict=True)])
 
-    assert await world.router.recorder.judge(judge) == 2
+    assert await world.router.recorder.judge_pending(judge) == 2
     assert [o.quality for o in world.router.recorder.take()] == [1.0, 0.0]
     assert world.router.recorder.outcomes == []
 
@@ -205,7 +205,7 @@ async def test_a_judge_that_dies_costs_the_quality_and_not_the_outcome():
         raise RuntimeError("died")
 
     with pytest.raises(RuntimeError):
-        await world.router.recorder.judge(judge)
+        await world.router.recorder.judge_pending(judge)
     assert [o.quality for o in world.router.recorder.outcomes] == [None]
 
 
@@ -216,9 +216,9 @@ async def test_answers_are_not_kept_without_end_for_a_judge_that_is_slow(monkeyp
     assert len(world.router.recorder.outcomes) == world.router.recorder.unjudged == 3
 
     async def judge(jobs):
-        return [Verdict(1.0)] * len(jobs)
+        return [Judgement(1.0)] * len(jobs)
 
-    assert await world.router.recorder.judge(judge) == 5
+    assert await world.router.recorder.judge_pending(judge) == 5
 
 
 def test_a_trial_ends_with_its_model_and_with_every_swap():

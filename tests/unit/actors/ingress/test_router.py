@@ -23,8 +23,8 @@ async def world():
 
 
 async def test_a_whole_answer_and_its_outcome_are_complete(world):
-    choice, answer = await world.router.generate(call())
-    assert (answer, choice.target, choice.decision) == (b"a", A, "active")
+    assignment, answer = await world.router.generate(call())
+    assert (answer, assignment.target, assignment.decision) == (b"a", A, "active")
     outcome = world.router.recorder.outcomes[0]
     assert (outcome.request_id, outcome.task, outcome.model, outcome.generation) == (
         "r1",
@@ -56,9 +56,9 @@ async def test_a_stream_keeps_its_model_to_the_last_byte_when_the_table_changes(
     after = await world.router.open(call())
     assert world.router.in_flight == {A.app: 1, B.app: 1}
     model.gate.set()
-    assert opened.choice.target == A
+    assert opened.assignment.target == A
     assert await read(opened) == [b"one ", b"two", (3, 2, 64)]
-    assert after.choice.target == B
+    assert after.assignment.target == B
     assert (model.calls, model.ended) == (1, 1)
     await after.rest.aclose()
     assert not world.router.in_flight
@@ -71,8 +71,8 @@ async def test_a_whole_answer_keeps_its_model_when_the_table_changes(world):
     await world.switch(B)
     assert world.router.in_flight == {A.app: 1}
     world.models["a"].gate.set()
-    choice, answer = await request
-    assert (choice.target, answer) == (A, b"a")
+    assignment, answer = await request
+    assert (assignment.target, answer) == (A, b"a")
 
 
 async def test_a_new_target_is_connected_before_the_table_is_used_and_only_once(world):
@@ -153,11 +153,11 @@ async def test_a_model_that_fails_before_the_first_byte_is_retried_once_on_the_f
     if streamed:
         opened = await world.router.open(call())
         assert (await read(opened))[-1] == (3, 2, 64)
-        choice = opened.choice
+        assignment = opened.assignment
     else:
-        choice, answer = await world.router.generate(call())
+        assignment, answer = await world.router.generate(call())
         assert answer == b"b"
-    assert (choice.target, choice.decision) == (B, "fallback")
+    assert (assignment.target, assignment.decision) == (B, "fallback")
     assert world.outcomes == [("a", "active", False), ("b", "fallback", True)]
     assert world.models["a"].calls == world.models["b"].calls == 1
 
@@ -230,8 +230,8 @@ async def test_the_retry_goes_to_a_target_of_the_current_table_never_to_a_delete
     again = Target("b", 2, 8)
     await world.use(with_model(world.table, "b", again, FALLBACK))
     world.models["a"].gate.set()
-    choice, _ = await request
-    assert choice.target == again
+    assignment, _ = await request
+    assert assignment.target == again
 
 
 async def test_a_retry_after_a_swap_goes_to_the_new_active_model(world):
@@ -241,8 +241,8 @@ async def test_a_retry_after_a_swap_goes_to_the_new_active_model(world):
     await settle()
     await world.switch(C)
     world.models["a"].gate.set()
-    choice, _ = await request
-    assert (choice.target, choice.decision) == (C, "fallback")
+    assignment, _ = await request
+    assert (assignment.target, assignment.decision) == (C, "fallback")
 
 
 async def test_a_target_that_does_not_answer_does_not_keep_the_table_from_being_used(
@@ -293,8 +293,8 @@ async def test_the_task_comes_from_the_header_then_metadata_then_the_name_then_t
 
 
 async def test_a_preferred_model_serves_and_may_fall_back_to_the_active_one(world):
-    choice, _ = await world.router.generate(call(prefer="b"))
-    assert (choice.target, choice.decision) == (B, "pinned")
+    assignment, _ = await world.router.generate(call(prefer="b"))
+    assert (assignment.target, assignment.decision) == (B, "pinned")
     world.models["b"].fails_at = 0
-    choice, _ = await world.router.generate(call(prefer="b"))
-    assert (choice.target, choice.decision) == (A, "fallback")
+    assignment, _ = await world.router.generate(call(prefer="b"))
+    assert (assignment.target, assignment.decision) == (A, "fallback")

@@ -23,7 +23,7 @@ async def test_no_first_byte_in_time_sends_the_request_to_the_fallback():
     await world.use()
     world.models["a"].gate.clear()
     opened = await world.router.open(call())
-    assert opened.choice.target == B
+    assert opened.assignment.target == B
     assert await read(opened) == [b"one ", b"two", (3, 2, 64)]
     assert world.outcomes == [("a", "active", False), ("b", "fallback", True)]
     assert world.models["a"].ended == 1
@@ -95,8 +95,8 @@ async def test_a_held_route_waits_and_goes_on_with_the_new_model(world):
     assert not request.done()
     assert not world.router.in_flight
     await world.switch(B)
-    choice, answer = await request
-    assert (choice.target, choice.decision, answer) == (B, "active", b"b")
+    assignment, answer = await request
+    assert (assignment.target, assignment.decision, answer) == (B, "active", b"b")
 
 
 async def test_other_tasks_and_pinned_requests_do_not_wait_for_a_held_route(world):
@@ -177,8 +177,8 @@ async def test_while_the_active_model_does_not_answer_requests_go_straight_to_th
     model = world.models["a"]
     model.fails_at, model.error, model.pings = 0, RuntimeError("actor died"), False
     for _ in range(3):
-        choice, _ = await world.router.generate(call())
-        assert (choice.target, choice.decision) == (B, "fallback")
+        assignment, _ = await world.router.generate(call())
+        assert (assignment.target, assignment.decision) == (B, "fallback")
     assert model.calls == 1
     assert [o.model for o in world.router.recorder.outcomes] == ["a", "b", "b", "b"]
 
@@ -189,8 +189,8 @@ async def test_a_model_that_answers_again_gets_its_requests_back(world):
     await world.router.generate(call())
     world.models["a"].fails_at = None
     await settle()
-    choice, _ = await world.router.generate(call())
-    assert choice.target == A
+    assignment, _ = await world.router.generate(call())
+    assert assignment.target == A
 
 
 @pytest.mark.usefixtures("fast_probes")
@@ -205,8 +205,8 @@ async def test_without_a_fallback_requests_wait_for_a_lost_model_and_are_served(
     assert (model.calls, request.done()) == (1, False)
     assert not world.router.in_flight
     model.fails_at, model.pings = None, True
-    choice, _ = await request
-    assert choice.target == C
+    assignment, _ = await request
+    assert assignment.target == C
 
 
 @pytest.mark.usefixtures("fast_probes")
@@ -235,8 +235,8 @@ async def test_requests_that_wait_for_a_lost_model_follow_a_swap_away_from_it(wo
     request = asyncio.create_task(world.router.generate(call("auto:u")))
     await settle()
     await world.switch(A, "u")
-    choice, _ = await request
-    assert choice.target == A
+    assignment, _ = await request
+    assert assignment.target == A
 
 
 @pytest.mark.usefixtures("fast_probes")
@@ -250,8 +250,8 @@ async def test_a_request_leaves_a_model_that_says_nothing_and_is_not_there(world
     await settle()
     world.router.watch()
     answer = await request
-    choice = answer.choice if streamed else answer[0]
-    assert (choice.target, choice.decision) == (B, "fallback")
+    assignment = answer.assignment if streamed else answer[0]
+    assert (assignment.target, assignment.decision) == (B, "fallback")
     assert model.calls == model.ended == 1
     assert world.outcomes[0] == ("a", "active", False)
     if streamed:
@@ -269,8 +269,8 @@ async def test_a_model_that_is_slow_but_there_keeps_its_requests(world):
         await settle()
     assert not request.done()
     world.models["a"].gate.set()
-    choice, _ = await request
-    assert choice.target == A
+    assignment, _ = await request
+    assert assignment.target == A
     assert world.outcomes == [("a", "active", True)]
 
 

@@ -39,7 +39,7 @@ def test_whatever_happens_counts_end_at_zero_and_every_call_ends_once(steps):
             if not streamed:
                 return await world.router.generate(call(model))
             opened = await world.router.open(call(model))
-            app = opened.choice.target.app
+            app = opened.assignment.target.app
             try:
                 async for _ in opened.rest:
                     assert world.router.in_flight[app] > 0

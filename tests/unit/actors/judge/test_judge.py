@@ -15,8 +15,8 @@ from hotswap_ray.actors.judge.judge import (
     STRIKES,
     Job,
     Judge,
+    Judgement,
     Strikes,
-    Verdict,
     answer_text,
     judge_here,
 )
@@ -140,9 +140,9 @@ class TestJudge:
     def test_it_gives_a_verdict_for_each_answer_in_order(self):
         jobs = [job("Paris"), job("Rome"), job("Paris", PARIS, Check(kind="length", max_chars=1))]
         assert Judge(LIMIT_S).judge(jobs) == [
-            Verdict(1.0),
-            Verdict(0.0),
-            Verdict(0.0, format_ok=False),
+            Judgement(1.0),
+            Judgement(0.0),
+            Judgement(0.0, format_ok=False),
         ]
 
     def test_an_answer_that_cannot_be_read_or_a_check_that_raises_costs_only_itself(self):
@@ -152,8 +152,8 @@ class TestJudge:
         )
         assert unread.quality is None
         assert unread.error.startswith("the answer cannot be read")
-        assert broken == Verdict(None, f"callable '{HERE}:raises': RuntimeError: broken")
-        assert good == Verdict(1.0)
+        assert broken == Judgement(None, f"callable '{HERE}:raises': RuntimeError: broken")
+        assert good == Judgement(1.0)
 
     @pytest.mark.parametrize(
         "check",
@@ -171,7 +171,7 @@ class TestJudge:
         started = time.monotonic()
         first, hung, last = Judge(LIMIT_S).judge([job("Paris"), job(text, check), job("Rome")])
         assert time.monotonic() - started < 5
-        assert (first, last) == (Verdict(1.0), Verdict(0.0))
+        assert (first, last) == (Judgement(1.0), Judgement(0.0))
         assert hung.quality is None
         assert hung.error.startswith(f"took longer than {LIMIT_S} s: {check.kind}")
         assert check.value in hung.error
@@ -181,9 +181,9 @@ class TestJudge:
         judge = Judge(0.02, Strikes(clock))
         hangs = job("x", call("loops"))
         *tried, resting, good = judge.judge([hangs] * (STRIKES + 1) + [job("Paris")])
-        assert all(verdict.error.startswith("took longer than") for verdict in tried)
+        assert all(judgement.error.startswith("took longer than") for judgement in tried)
         assert resting.error == f"rests, for it hung {STRIKES} times: callable '{HERE}:loops'"
-        assert good == Verdict(1.0)
+        assert good == Judgement(1.0)
         clock.now += REST_S
         once, again = judge.judge([hangs] * 2)
         assert once.error.startswith("took longer than")
@@ -192,7 +192,7 @@ class TestJudge:
     def test_checks_that_hang_now_and_then_go_on(self):
         slow = Check(kind="regex", value="(a+)+$")
         jobs = [job("a" * 60 + "b", slow), job("aa", slow)] * (STRIKES + 1)
-        qualities = [verdict.quality for verdict in Judge(0.02).judge(jobs)]
+        qualities = [judgement.quality for judgement in Judge(0.02).judge(jobs)]
         assert qualities == [None, 1.0] * (STRIKES + 1)
 
     async def test_without_a_process_of_its_own_the_verdicts_are_the_same(self):
@@ -202,7 +202,7 @@ class TestJudge:
     def test_what_it_takes_and_gives_crosses_process_borders(self):
         sent = [job("Paris", PARIS, Check(kind="json_schema", json_schema={"type": "string"}))]
         assert pickle.loads(pickle.dumps(sent)) == sent
-        assert pickle.loads(pickle.dumps(Verdict(0.5))) == Verdict(0.5)
+        assert pickle.loads(pickle.dumps(Judgement(0.5))) == Judgement(0.5)
 
 
 class Clock:
@@ -257,8 +257,8 @@ class Transport:
 class TestJudgeLink:
     async def test_answers_go_in_batches_of_bounded_size(self):
         transport = Transport()
-        verdicts = await transport.link().judge([job("Paris")] * (MOST_JOBS + 1))
-        assert verdicts == [Verdict(1.0)] * (MOST_JOBS + 1)
+        judgements = await transport.link().judge([job("Paris")] * (MOST_JOBS + 1))
+        assert judgements == [Judgement(1.0)] * (MOST_JOBS + 1)
         assert transport.calls == [MOST_JOBS, 1]
 
     async def test_nothing_to_judge_asks_nobody(self):
@@ -272,7 +272,7 @@ class TestJudgeLink:
         transport = Transport(gone)
         link = transport.link()
         first, lost, last = await link.judge([job("Paris"), job(text), job("Rome")])
-        assert (first, last) == (Verdict(1.0), Verdict(0.0))
+        assert (first, last) == (Judgement(1.0), Judgement(0.0))
         assert lost.quality is None
         assert "contains 'Paris'" in lost.error
         assert transport.kills == kills
@@ -280,31 +280,34 @@ class TestJudgeLink:
 
     async def test_checks_that_take_the_judge_down_again_and_again_rest(self):
         transport = Transport()
-        verdicts = await transport.link().judge(
+        judgements = await transport.link().judge(
             [job("ends")] * (STRIKES + 1) + [job("Paris", PARIS, PARIS)]
         )
-        assert [verdict.quality for verdict in verdicts] == [None] * (STRIKES + 1) + [1.0]
-        assert [v.error.startswith("rests") for v in verdicts] == [False] * STRIKES + [True, False]
+        assert [judgement.quality for judgement in judgements] == [None] * (STRIKES + 1) + [1.0]
+        assert [v.error.startswith("rests") for v in judgements] == [False] * STRIKES + [
+            True,
+            False,
+        ]
 
     async def test_a_judge_that_stays_down_leaves_answers_unjudged_and_raises_nothing(self):
         transport = Transport()
         transport.missing = 10**6
         link = transport.link(restart_s=0.01)
-        verdicts = await link.judge([job("Paris"), job("Rome")])
-        assert verdicts == [Verdict(None, "the judge is down: the judge died")] * 2
+        judgements = await link.judge([job("Paris"), job("Rome")])
+        assert judgements == [Judgement(None, "the judge is down: the judge died")] * 2
         assert (link.unjudged, link.errors) == (2, 2)
 
     async def test_a_judge_that_comes_back_judges_again(self):
         transport = Transport()
         transport.missing = 3
         link = transport.link()
-        assert await link.judge([job("Paris"), job("Rome")]) == [Verdict(1.0), Verdict(0.0)]
+        assert await link.judge([job("Paris"), job("Rome")]) == [Judgement(1.0), Judgement(0.0)]
         assert (link.unjudged, link.errors, link.last_error) == (0, 0, "")
 
     async def test_an_answer_no_check_could_tell_of_is_unjudged_but_no_error(self):
         link = Transport().link()
-        (verdict,) = await link.judge([Job((), "completions", {}, job("Paris").answer)])
-        assert verdict == Verdict(None)
+        (judgement,) = await link.judge([Job((), "completions", {}, job("Paris").answer)])
+        assert judgement == Judgement(None)
         assert (link.unjudged, link.errors, link.last_error) == (1, 0, "")
 
     async def test_two_callers_take_turns_so_that_none_pays_for_the_other(self):
@@ -314,7 +317,7 @@ class TestJudgeLink:
             link.judge([job("hangs")]), link.judge([job("Paris")])
         )
         assert lost.quality is None
-        assert good == Verdict(1.0)
+        assert good == Judgement(1.0)
 
     async def test_a_caller_that_is_cancelled_stops_and_the_next_one_is_served(self):
         transport = Transport()
@@ -325,4 +328,4 @@ class TestJudgeLink:
         with pytest.raises(asyncio.CancelledError):
             await waiting
         transport.hung = False
-        assert await link.judge([job("Paris")]) == [Verdict(1.0)]
+        assert await link.judge([job("Paris")]) == [Judgement(1.0)]

@@ -41,7 +41,7 @@ async def test_a_look_waits_as_long_as_it_may_when_nothing_happens(world):
     began = time.monotonic()
     found = await world.look(wait_s=0.05)
     assert time.monotonic() - began >= 0.04
-    assert [f.choice.reason for f in found.findings] == ["few_samples"]
+    assert [f.decision.reason for f in found.findings] == ["few_samples"]
 
 
 async def test_an_alarm_ends_the_wait_of_a_look_and_is_told_once(world):
@@ -55,7 +55,7 @@ async def test_an_alarm_ends_the_wait_of_a_look_and_is_told_once(world):
     found = await waiting
     assert [(alarm.task, alarm.model) for alarm in found.alarms] == [("t", "a")]
     assert found.alarms[0].recent < 0.8
-    assert found.findings[0].choice.reason == "collapsed"
+    assert found.findings[0].decision.reason == "collapsed"
     assert (await world.look()).alarms == ()
 
 
@@ -88,16 +88,16 @@ async def test_a_restart_goes_on_with_the_comparisons_that_were_there(world):
     assert await world.comparisons() == 12
     await world.pairs(3)
     assert await world.comparisons() == 15
-    assert (await world.look()).findings[0].choice.action == "promote"
+    assert (await world.look()).findings[0].decision.action == "promote"
 
 
 async def test_a_restart_between_a_decision_and_its_swap_decides_the_same(world):
     await world.look()
     await world.pairs(40)
-    before = (await world.look()).findings[0].choice
+    before = (await world.look()).findings[0].decision
     world.restart()
     await world.see(*[None] * 20, decision="pinned")  # how much traffic there is, it sees anew
-    after = (await world.look()).findings[0].choice
+    after = (await world.look()).findings[0].decision
     assert (before.action, before.model) == (after.action, after.model) == ("promote", "b")
     assert (before.log_e, before.samples) == (after.log_e, after.samples)
 
@@ -118,7 +118,7 @@ async def test_evidence_that_a_fall_made_void_does_not_come_back_with_a_restart(
     world.views = [TaskView("t", "a", (), CAREFREE)]
     await collapse(world)
     found = await world.look()
-    assert found.findings[0].choice.reason == "collapsed_without_alternative"
+    assert found.findings[0].decision.reason == "collapsed_without_alternative"
     assert await world.quality() is None
     world.restart()
     assert await world.quality() is None
@@ -126,7 +126,7 @@ async def test_evidence_that_a_fall_made_void_does_not_come_back_with_a_restart(
 
 async def test_evidence_that_is_void_after_an_emergency_swap_does_not_come_back_either(world):
     await collapse(world)
-    assert (await world.look()).findings[0].choice.model == "b"
+    assert (await world.look()).findings[0].decision.model == "b"
     assert await world.quality() is not None  # the emergency still rests on it
     world.views = [TaskView("t", "b", ("a",), CAREFREE, automatic=True)]
     await world.look()
@@ -140,7 +140,7 @@ async def test_while_the_store_refuses_a_look_still_finds_and_is_saved_later(wor
     await collapse(world)
     world.store.refuses = True
     found = await world.look()
-    assert found.findings[0].choice.reason == "collapsed"
+    assert found.findings[0].decision.reason == "collapsed"
     assert len(found.alarms) == 1
     world.views = [TaskView("t", "b", ("a",), CAREFREE, automatic=True)]
     await world.look()
@@ -258,8 +258,8 @@ async def test_scores_of_one_key_bring_no_promotion_unless_the_operator_allows_i
             await world.actor.feedback(await world.see(None), 0.0, source="k")
             name = await world.see(None, model="b", decision="explore")
             await world.actor.feedback(name, 1.0, source="k")
-    assert (await alone.look()).findings[0].choice.action != "promote"
-    assert (await trusting.look()).findings[0].choice.action == "promote"
+    assert (await alone.look()).findings[0].decision.action != "promote"
+    assert (await trusting.look()).findings[0].decision.action == "promote"
 
 
 async def test_a_score_for_an_answer_that_was_pruned_is_not_found(store):
@@ -273,11 +273,11 @@ async def test_a_score_for_an_answer_that_was_pruned_is_not_found(store):
 
 async def test_a_task_that_nobody_can_serve_within_its_limits_is_said_to_be_so(world):
     world.views = [TaskView("t", "a", (), CAREFREE, meets_limits=False)]
-    choice = (await world.look()).findings[0].choice
-    assert (choice.action, choice.reason) == ("undecided", "unknown_active")
+    decision = (await world.look()).findings[0].decision
+    assert (decision.action, decision.reason) == ("undecided", "unknown_active")
     world.views = [TaskView("t", "a", (), CAREFREE)]
-    choice = (await world.look()).findings[0].choice
-    assert (choice.action, choice.reason) == ("stay", "no_candidate")
+    decision = (await world.look()).findings[0].decision
+    assert (decision.action, decision.reason) == ("stay", "no_candidate")
 
 
 async def test_learnings_of_the_oldest_schema_are_evidence_but_no_proof(world):

@@ -14,7 +14,7 @@ from hotswap_ray.core.answers.checkers import (
     first_number,
     is_garbage,
     is_refusal,
-    judge,
+    quality_of,
     score,
 )
 from hotswap_ray.core.errors import CheckerFailed, NotFound
@@ -198,13 +198,13 @@ def test_a_callable_gets_the_request_and_the_answer():
 @pytest.mark.parametrize("answer", ["text", "much", "nan", "list"])
 def test_a_callable_that_gives_no_score_is_an_error_never_a_quality(answer):
     with pytest.raises(CheckerFailed, match=f"{HERE}:gives"):
-        judge([call("gives")], answer)
+        quality_of([call("gives")], answer)
 
 
 @pytest.mark.parametrize("name", ["raises", "leaves", "is_missing"])
 def test_a_callable_that_raises_or_leaves_or_is_missing_is_named(name):
     with pytest.raises(CheckerFailed, match=f"{HERE}:{name}"):
-        judge([Check(kind="contains", value="a"), call(name)], "a")
+        quality_of([Check(kind="contains", value="a"), call(name)], "a")
 
 
 @pytest.mark.parametrize(
@@ -241,28 +241,28 @@ def test_a_checker_is_found_by_its_entry_point(monkeypatch):
 
 def test_a_guard_that_fails_makes_the_answer_worthless_and_one_that_passes_says_nothing():
     guard, right = Check(kind="length", max_chars=5), Check(kind="contains", value="Paris")
-    assert judge([guard], "Paris") == 1
-    assert judge([guard, right], "Paris") == 1
-    assert judge([guard, right], "Rome") == 0
-    assert judge([right, guard], "Paris, of course") == 0
+    assert quality_of([guard], "Paris") == 1
+    assert quality_of([guard, right], "Paris") == 1
+    assert quality_of([guard, right], "Rome") == 0
+    assert quality_of([right, guard], "Paris, of course") == 0
 
 
 def test_a_failed_guard_spares_the_other_checks():
-    assert judge([call("raises"), Check(kind="non_empty")], "") == 0
+    assert quality_of([call("raises"), Check(kind="non_empty")], "") == 0
 
 
 def test_a_check_that_cannot_tell_drops_out_and_missing_is_never_zero():
     right, wrong = Check(kind="contains", value="a", weight=3), Check(kind="contains", value="b")
-    assert judge([right, wrong, call("cannot_tell", 100)], "a") == 0.75
-    assert judge([call("cannot_tell")], "a") is None
-    assert judge([Check(kind="non_empty"), call("cannot_tell")], "a") is None
-    assert judge([], "a") is None
+    assert quality_of([right, wrong, call("cannot_tell", 100)], "a") == 0.75
+    assert quality_of([call("cannot_tell")], "a") is None
+    assert quality_of([Check(kind="non_empty"), call("cannot_tell")], "a") is None
+    assert quality_of([], "a") is None
 
 
 @given(st.lists(st.tuples(st.floats(1e-6, 1000), st.booleans()), min_size=1, max_size=20))
 def test_a_quality_is_always_between_zero_and_one(weighed):
     checks = [Check(kind="contains", value="ab"[bad], weight=weight) for weight, bad in weighed]
-    quality = judge(checks, "a")
+    quality = quality_of(checks, "a")
     assert 0 <= quality <= 1
     if len({bad for _, bad in weighed}) == 1:
         assert quality == (not weighed[0][1])

@@ -5,7 +5,7 @@ import pytest
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.recorder import Recorder
-from hotswap_ray.actors.judge.judge import Job, Verdict, judge_here, judge_one
+from hotswap_ray.actors.judge.judge import Job, Judgement, judge_here, judge_one
 from hotswap_ray.core.answers.form import has_form
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
@@ -59,9 +59,9 @@ def job(text, request=JSON, *checks):
 
 def test_a_verdict_has_both_quality_and_form():
     right = Check(kind="contains", value="1")
-    assert judge_one(job('{"a": 1}', JSON, right)) == Verdict(1.0, format_ok=True)
-    assert judge_one(job("1", JSON, right)) == Verdict(1.0, format_ok=False)
-    assert judge_one(job("1", JSON)) == Verdict(None, format_ok=False)
+    assert judge_one(job('{"a": 1}', JSON, right)) == Judgement(1.0, format_ok=True)
+    assert judge_one(job("1", JSON, right)) == Judgement(1.0, format_ok=False)
+    assert judge_one(job("1", JSON)) == Judgement(None, format_ok=False)
     nowhere = by_schema({"$ref": "#/nowhere"})
     found = judge_one(job("{}", nowhere, Check(kind="contains", value="{")))
     assert (found.quality, found.format_ok) == (1.0, None)
@@ -70,12 +70,12 @@ def test_a_verdict_has_both_quality_and_form():
 
 async def test_answers_in_json_are_judged_at_tasks_without_checks_too():
     recorder = Recorder({"t": ()})
-    assert recorder.judges("t", JSON)
-    assert not recorder.judges("t", {})
+    assert recorder.is_judged("t", JSON)
+    assert not recorder.is_judged("t", {})
     for number, (body, text) in enumerate([(JSON, "no"), (JSON, "{}"), ({}, "no")]):
         call = Call(f"r{number}", "completions", body, "auto")
         outcome = Outcome(f"r{number}", "t", "m", 1, "active", 1.0, True, 5.0)
         recorder.add(call, outcome, job(text).answer, streamed=False)
-    await recorder.judge(judge_here)
+    await recorder.judge_pending(judge_here)
     found = {one.request_id: (one.quality, one.format_ok) for one in recorder.take()}
     assert found == {"r0": (None, False), "r1": (None, True), "r2": (None, None)}

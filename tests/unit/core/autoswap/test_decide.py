@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
 from hotswap_ray.core.autoswap.decide import (
     Settings,
     Standing,
@@ -17,7 +18,6 @@ from hotswap_ray.core.autoswap.decide import (
     unloadable,
 )
 from hotswap_ray.core.autoswap.explain import CHANGES, SENTENCES, sentence, what_would_change
-from hotswap_ray.core.autoswap.tests import Trials
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.proof.betting import PairTest
 
@@ -42,10 +42,10 @@ STATE = TaskState(
 
 
 def test_a_proven_candidate_is_promoted_and_the_sentence_says_why():
-    choice = decide(STATE, Settings())
-    assert (choice.action, choice.reason, choice.model) == ("promote", "better", "b")
-    assert choice.log_e >= choice.log_bar == pytest.approx(math.log(20))
-    assert sentence(choice).startswith("t: b replaces a, proven better by +0.500 on 40")
+    decision = decide(STATE, Settings())
+    assert (decision.action, decision.reason, decision.model) == ("promote", "better", "b")
+    assert decision.log_e >= decision.log_bar == pytest.approx(math.log(20))
+    assert sentence(decision).startswith("t: b replaces a, proven better by +0.500 on 40")
 
 
 def test_the_same_snapshot_gives_the_same_choice_and_changes_nothing():
@@ -70,10 +70,10 @@ def test_the_same_snapshot_gives_the_same_choice_and_changes_nothing():
     ],
 )
 def test_every_reason_to_wait_is_named(state, settings, action, reason):
-    choice = decide(state, settings)
-    assert (choice.action, choice.reason) == (action, reason)
-    assert sentence(choice).endswith(".")
-    assert what_would_change(choice)
+    decision = decide(state, settings)
+    assert (decision.action, decision.reason) == (action, reason)
+    assert sentence(decision).endswith(".")
+    assert what_would_change(decision)
 
 
 def test_every_reason_has_a_sentence_and_a_way_out():
@@ -81,10 +81,10 @@ def test_every_reason_has_a_sentence_and_a_way_out():
 
 
 def test_advise_decides_and_explains_but_does_not_apply():
-    choice = decide(STATE, Settings(mode="advise"))
-    assert choice.action == "promote"
-    assert not choice.applies
-    assert sentence(choice).startswith("advice, not done: ")
+    decision = decide(STATE, Settings(mode="advise"))
+    assert decision.action == "promote"
+    assert not decision.applies
+    assert sentence(decision).startswith("advice, not done: ")
 
 
 def test_among_equals_the_clearly_cheaper_one_wins():
@@ -97,23 +97,27 @@ def test_among_equals_the_clearly_cheaper_one_wins():
 
 def test_a_low_success_rate_is_an_alarm_and_no_reason():
     poor = (replace(STATE.standings[0], success_rate=0.5), STATE.standings[1])
-    choice = decide(replace(STATE, standings=poor, tests={"b": OPEN}), Settings())
-    assert choice.action == "undecided"
-    assert choice.success_alarm
-    assert "alarm: a succeeds too rarely" in sentence(choice)
+    decision = decide(replace(STATE, standings=poor, tests={"b": OPEN}), Settings())
+    assert decision.action == "undecided"
+    assert decision.success_alarm
+    assert "alarm: a succeeds too rarely" in sentence(decision)
 
 
 def test_the_guard_rolls_back_without_a_cooldown():
     state = replace(STATE, previous="b", since_swap_s=1.0)
-    choice = decide(state, Settings())
-    assert (choice.action, choice.reason, choice.model) == ("roll_back", "worse_than_before", "b")
+    decision = decide(state, Settings())
+    assert (decision.action, decision.reason, decision.model) == (
+        "roll_back",
+        "worse_than_before",
+        "b",
+    )
 
 
 def test_a_collapse_is_an_emergency_that_knows_no_cooldown():
     fallen = (replace(STATE.standings[0], belief=0.3, collapsed=True), STATE.standings[1])
     state = replace(STATE, standings=fallen, tests={}, since_swap_s=1.0)
-    choice = decide(state, Settings())
-    assert (choice.action, choice.reason, choice.model) == ("promote", "collapsed", "b")
+    decision = decide(state, Settings())
+    assert (decision.action, decision.reason, decision.model) == ("promote", "collapsed", "b")
     worse = (fallen[0], replace(fallen[1], belief=0.2))
     alone = decide(replace(state, standings=worse), Settings())
     assert (alone.action, alone.reason) == ("undecided", "collapsed_without_alternative")
@@ -151,30 +155,30 @@ def test_only_a_model_that_no_task_needs_is_unloaded():
 
 
 def test_after_a_promotion_there_is_no_second_swap_without_new_evidence():
-    trials = Trials("t", "a", Settings(cooldown_s=0))
+    candidate_tests = CandidateTests("t", "a", Settings(cooldown_s=0))
     for n in range(40):
-        trials.pair("b", 1.0, n % 2)
+        candidate_tests.pair("b", 1.0, n % 2)
     arms = [Arm("a", 40, belief=0.5), Arm("b", 40, belief=0.9)]
-    assert trials.look(0.0, arms).action == "promote"
-    trials.swapped("b", 0.0)
+    assert candidate_tests.look(0.0, arms).action == "promote"
+    candidate_tests.swapped("b", 0.0)
     for second in range(1, 2000):
-        assert trials.look(float(second), arms).action == "undecided"
+        assert candidate_tests.look(float(second), arms).action == "undecided"
 
 
 def test_two_equal_models_swap_at_most_once_in_100_000_requests():
     # Seed 8, half of the requests shadowed until the test is settled.
     rng = random.Random(8)
-    trials = Trials("t", "a", Settings(cooldown_s=50))
+    candidate_tests = CandidateTests("t", "a", Settings(cooldown_s=50))
     swaps = 0
     for number in range(100_000):
-        rivals = trials.undecided(["a", "b"])
+        rivals = candidate_tests.undecided(["a", "b"])
         if rivals and rng.random() < 0.5:
-            trials.pair(rivals[0], float(rng.random() < 0.8), float(rng.random() < 0.8))
+            candidate_tests.pair(rivals[0], float(rng.random() < 0.8), float(rng.random() < 0.8))
         if number % 50 == 0:
             arms = [Arm("a", 700, belief=0.81), Arm("b", 700, belief=0.82)]
-            choice = trials.look(float(number), arms)
-            if choice.action in ("promote", "roll_back"):
-                trials.swapped(str(choice.model), float(number))
+            decision = candidate_tests.look(float(number), arms)
+            if decision.action in ("promote", "roll_back"):
+                candidate_tests.swapped(str(decision.model), float(number))
                 swaps += 1
         elif not rivals:
             break  # settled: nothing more can change
@@ -182,53 +186,53 @@ def test_two_equal_models_swap_at_most_once_in_100_000_requests():
 
 
 def test_one_client_alone_causes_no_promotion():
-    trials = Trials("t", "a", Settings(cooldown_s=0))
+    candidate_tests = CandidateTests("t", "a", Settings(cooldown_s=0))
     arms = [Arm("a", 500, belief=0.5), Arm("b", 500, belief=0.9)]
 
     def votes(source, number):
         for n in range(number):
-            trials.served("b", float(n % 4 > 0), source)
-            trials.served("a", float(n % 4 == 0), source)
+            candidate_tests.served("b", float(n % 4 > 0), source)
+            candidate_tests.served("a", float(n % 4 == 0), source)
 
     votes("key-1", 500)
-    assert trials.look(0.0, arms).action == "undecided"
+    assert candidate_tests.look(0.0, arms).action == "undecided"
     votes("key-2", 60)
-    assert trials.look(0.0, arms).action == "promote"
+    assert candidate_tests.look(0.0, arms).action == "promote"
 
 
 def test_a_change_of_the_active_model_reopens_all_tests():
-    trials = Trials("t", "a")
-    trials.pair("b", 1.0, 0.0)
-    trials.pair("c", 1.0, 0.0)
-    trials.reopen("b")
-    assert set(trials.tests) == {"c"}
-    trials.reopen("a")
-    assert not trials.tests
+    candidate_tests = CandidateTests("t", "a")
+    candidate_tests.pair("b", 1.0, 0.0)
+    candidate_tests.pair("c", 1.0, 0.0)
+    candidate_tests.reopen("b")
+    assert set(candidate_tests.tests) == {"c"}
+    candidate_tests.reopen("a")
+    assert not candidate_tests.tests
 
 
 def test_a_collapse_of_the_active_model_moves_its_traffic():
     rng = random.Random(9)
-    trials = Trials("t", "a")
-    trials.swapped("a", 0.0)
+    candidate_tests = CandidateTests("t", "a")
+    candidate_tests.swapped("a", 0.0)
     for _ in range(300):
-        trials.watch("a", float(rng.random() < 0.95))
+        candidate_tests.watch("a", float(rng.random() < 0.95))
     arms = [Arm("a", 300, belief=0.95), Arm("b", 300, belief=0.8)]
-    assert trials.look(300.0, arms).reason != "collapsed"
+    assert candidate_tests.look(300.0, arms).reason != "collapsed"
     change, seen = "none", 0
     while change == "none" and seen < 300:
-        change = trials.watch("a", float(rng.random() < 0.5))
+        change = candidate_tests.watch("a", float(rng.random() < 0.5))
         seen += 1
-    choice = trials.look(300.0, arms)
-    assert (choice.action, choice.reason, choice.model) == ("promote", "collapsed", "b")
+    decision = candidate_tests.look(300.0, arms)
+    assert (decision.action, decision.reason, decision.model) == ("promote", "collapsed", "b")
 
 
 def test_trials_survive_their_document():
-    trials = Trials("t", "a", Settings(cooldown_s=0))
+    candidate_tests = CandidateTests("t", "a", Settings(cooldown_s=0))
     for n in range(40):
-        trials.pair("b", 1.0, n % 2)
-    trials.swapped("b", 5.0)
-    trials.pair("a", 0.0, 1.0)
-    again = Trials.from_doc(trials.to_doc(), trials.settings)
-    assert again.to_doc() == trials.to_doc()
+        candidate_tests.pair("b", 1.0, n % 2)
+    candidate_tests.swapped("b", 5.0)
+    candidate_tests.pair("a", 0.0, 1.0)
+    again = CandidateTests.from_doc(candidate_tests.to_doc(), candidate_tests.settings)
+    assert again.to_doc() == candidate_tests.to_doc()
     arms = [Arm("a"), Arm("b")]
-    assert again.look(6.0, arms) == trials.look(6.0, arms)
+    assert again.look(6.0, arms) == candidate_tests.look(6.0, arms)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ValidationError
 
 from hotswap_ray.core.rollout.canary import next_move
-from hotswap_ray.core.rollout.guardrails import Checked, Seen, check, verdict
+from hotswap_ray.core.rollout.guardrails import GuardrailResult, Seen, check, overall
 from hotswap_ray.core.spec.rollout import CanarySpec, CanaryStep, GuardrailSpec
 
 ERRORS = Path(__file__).parents[4] / "benchmarks" / "rollout_errors.py"
@@ -64,7 +64,9 @@ def test_a_canary_is_rid_of_bad_candidates_and_keeps_good_ones():
 def test_what_a_look_leads_to(result, requests, spent_s, alarm, plan, move):
     step = CanaryStep(weight=0.5, min_requests=20, min_s=5)
     plan = CanarySpec(max_step_s=60, **plan)
-    said, why = next_move(plan, step, [Checked("x", result, "it")], requests, spent_s, alarm)
+    said, why = next_move(
+        plan, step, [GuardrailResult("x", result, "it")], requests, spent_s, alarm
+    )
     assert said == move
     assert bool(why) == (move in ("out", "doubt"))
 
@@ -94,7 +96,7 @@ def test_few_requests_are_inconclusive_and_none_at_all_an_error():
     assert {one.result for one in few} == {"inconclusive"}
     none = check(GuardrailSpec(), traffic(rng, 0), traffic(rng, 0))
     assert {one.result for one in none} == {"error"}
-    assert verdict(none) == "error"
+    assert overall(none) == "error"
 
 
 def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without_limit():
@@ -107,7 +109,7 @@ def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without
     ]
     off = GuardrailSpec(error_rate=None, latency_p95=None, quality=None)
     assert check(off, *seen) == []
-    assert verdict([]) == "error"  # nothing looked is not the same as nothing found
+    assert overall([]) == "error"  # nothing looked is not the same as nothing found
 
 
 def test_a_required_metric_that_nobody_reports_is_an_error():
@@ -116,7 +118,7 @@ def test_a_required_metric_that_nobody_reports_is_an_error():
     names = ("ttft_p95", "quality", "cost", "format_validity")
     found = check(GuardrailSpec(cost=0.1, required=names), *seen)
     assert {one.metric for one in found if one.result == "error"} == set(names)
-    assert verdict(found) == "error"
+    assert overall(found) == "error"
     assert next_move(CanarySpec(), CanaryStep(weight=0.5), found, 200, 60)[0] == "wait"
     with pytest.raises(ValidationError, match="cost is required and has no limit"):
         GuardrailSpec(required=("quality", "cost"))

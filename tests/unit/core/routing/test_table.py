@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
-from hotswap_ray.core.outcome import Decision
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.table import (
-    Choice,
+    Assignment,
     Route,
     RouteTable,
     choose,
@@ -30,14 +30,14 @@ def test_a_table_survives_the_store():
 
 
 def test_a_choice_keeps_its_reason_and_its_fallback():
-    assert choose(TABLE, "auto", "t") == Choice("t", A, Decision.ACTIVE, B)
-    assert choose(TABLE, "auto:t", "u") == Choice("u", B, Decision.ACTIVE)
-    assert choose(TABLE, "b", "t") == Choice("t", B, Decision.PINNED)
+    assert choose(TABLE, "auto", "t") == Assignment("t", A, RoutingDecision.ACTIVE, B)
+    assert choose(TABLE, "auto:t", "u") == Assignment("u", B, RoutingDecision.ACTIVE)
+    assert choose(TABLE, "b", "t") == Assignment("t", B, RoutingDecision.PINNED)
 
 
 def test_a_task_whose_model_is_not_loaded_is_served_by_its_fallback_or_refused():
     table = with_model(TABLE, "a", None, FALLBACKS)
-    assert choose(table, "auto", "t") == Choice("t", B, Decision.FALLBACK)
+    assert choose(table, "auto", "t") == Assignment("t", B, RoutingDecision.FALLBACK)
     table = with_model(table, "b", None, FALLBACKS)
     with pytest.raises(EngineUnavailable):
         choose(table, "auto", "t")

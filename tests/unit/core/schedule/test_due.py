@@ -5,8 +5,8 @@ import itertools
 import pytest
 from pydantic import ValidationError
 
-from hotswap_ray.core.schedule.due import deadline, judge, latest_due, plan, runs
-from hotswap_ray.core.spec.calendar import instant, openings, stretch, told
+from hotswap_ray.core.schedule.due import admit, deadline, latest_due, plan, runs
+from hotswap_ray.core.spec.calendar import instant, local_text, openings, stretch
 from hotswap_ray.core.spec.schedule import ScheduleSpec
 
 BERLIN, NEW_YORK = "Europe/Berlin", "America/New_York"
@@ -25,14 +25,14 @@ def due(schedule, after, count=3):
     """Local times of the next runs."""
     after_s = instant(after, schedule.timezone)
     found = itertools.islice(runs(schedule, after_s), count)
-    return [told(at_s, schedule.timezone) for at_s in found]
+    return [local_text(at_s, schedule.timezone) for at_s in found]
 
 
-def verdict(schedule, at, due_at, rps=0.0, open_tasks=(), task="t"):
+def admission(schedule, at, due_at, rps=0.0, open_tasks=(), task="t"):
     """The verdict on a swap, with local times."""
     zone = schedule.timezone
-    found = judge(schedule, task, instant(due_at, zone), instant(at, zone), rps, open_tasks)
-    until = told(found.until_s, zone) if 0 < found.until_s < float("inf") else None
+    found = admit(schedule, task, instant(due_at, zone), instant(at, zone), rps, open_tasks)
+    until = local_text(found.until_s, zone) if 0 < found.until_s < float("inf") else None
     return found.action, found.reason, until
 
 
@@ -71,7 +71,7 @@ def test_a_local_time_that_exists_twice_runs_once(zone, before, minute, first, s
     assert found[0] == first
     assert found[1].startswith(second)
     between_s = instant(first, zone) + 2000  # a restart, and the local time comes again
-    assert told(next(runs(schedule, between_s)), zone) == found[1]
+    assert local_text(next(runs(schedule, between_s)), zone) == found[1]
 
 
 @pytest.mark.parametrize(("zone", "day"), [(BERLIN, "2026-10-25"), (NEW_YORK, "2026-11-01")])
@@ -106,8 +106,8 @@ def test_of_several_runs_that_were_missed_the_latest_counts_and_a_long_absence_i
     assert latest_due(schedule, handled_s, handled_s + 1900) == handled_s + 1800
     nightly = spec(defer_s=3600)
     found = latest_due(nightly, handled_s, handled_s + 5 * 86_400)
-    assert told(found, BERLIN) == "2026-05-01T02:30:00+02:00"
-    assert judge(nightly, "t", found, handled_s + 5 * 86_400, 0, ()).action == "expired"
+    assert local_text(found, BERLIN) == "2026-05-01T02:30:00+02:00"
+    assert admit(nightly, "t", found, handled_s + 5 * 86_400, 0, ()).action == "expired"
 
 
 # --- conditions ------------------------------------------------------------------------------
@@ -124,7 +124,7 @@ def test_of_several_runs_that_were_missed_the_latest_counts_and_a_long_absence_i
 )
 def test_a_window_may_pass_midnight_and_belongs_to_the_day_it_opened(at, expected):
     schedule = spec(window={**NIGHT, "days": ["fri", "mon"]}, defer_s=604_800)
-    assert verdict(schedule, at, "2026-05-01T21:00") == expected
+    assert admission(schedule, at, "2026-05-01T21:00") == expected
 
 
 @pytest.mark.parametrize(
@@ -145,7 +145,7 @@ def test_a_window_is_of_the_clock_on_the_wall_when_that_changes(zone, opens, clo
 
 def test_a_window_that_the_change_of_clocks_swallows_opens_the_next_day():
     schedule = spec(window={"start": "02:10", "end": "02:50"}, defer_s=604_800)
-    assert verdict(schedule, "2026-03-29T01:59", "2026-03-29T01:00") == (
+    assert admission(schedule, "2026-03-29T01:59", "2026-03-29T01:00") == (
         *("wait", "window"),
         "2026-03-30T02:10:00+02:00",
     )
@@ -154,11 +154,11 @@ def test_a_window_that_the_change_of_clocks_swallows_opens_the_next_day():
 def test_a_window_that_happens_twice_is_open_once_and_a_blackout_holds_both_times():
     schedule = spec(window={"start": "02:10", "end": "02:50"}, defer_s=604_800)
     first_s, again_s = (instant("2026-10-25T02:20", BERLIN, last) for last in (False, True))
-    assert judge(schedule, "t", first_s, first_s, 0, ()).action == "start"
-    assert judge(schedule, "t", first_s, again_s, 0, ()).reason == "window"
+    assert admit(schedule, "t", first_s, first_s, 0, ()).action == "start"
+    assert admit(schedule, "t", first_s, again_s, 0, ()).reason == "window"
     dark = spec(blackouts=["2026-10-25T02:10/2026-10-25T02:50"])
     for at_s in (first_s, again_s):
-        assert judge(dark, "t", first_s, at_s, 0, ()).reason == "blackout"
+        assert admit(dark, "t", first_s, at_s, 0, ()).reason == "blackout"
 
 
 @pytest.mark.parametrize(
@@ -172,35 +172,35 @@ def test_a_window_that_happens_twice_is_open_once_and_a_blackout_holds_both_time
 )
 def test_nothing_begins_in_a_blackout(text, at, until):
     schedule = spec(blackouts=[text], defer_s=604_800)
-    assert verdict(schedule, at, at) == ("wait", "blackout", until)
-    assert verdict(schedule, until[:16], at) == ("start", "", None)
+    assert admission(schedule, at, at) == ("wait", "blackout", until)
+    assert admission(schedule, until[:16], at) == ("start", "", None)
 
 
 def test_it_begins_when_quiet_and_traffic_that_is_not_known_is_not_quiet():
     schedule = spec(quiet_below_rps=2)
     at = "2026-05-01T02:30"
-    assert verdict(schedule, at, at, 1.99)[0] == "start"
+    assert admission(schedule, at, at, 1.99)[0] == "start"
     for rps in (2.0, None):
-        assert verdict(schedule, at, at, rps)[:2] == ("wait", "quiet")
+        assert admission(schedule, at, at, rps)[:2] == ("wait", "quiet")
 
 
 def test_it_waits_for_the_tasks_swap_and_for_a_free_place():
     at = "2026-05-01T02:30"
-    assert verdict(spec(at_once=5), at, at, open_tasks=("t",))[:2] == ("wait", "task")
-    assert verdict(spec(), at, at, open_tasks=("u",))[:2] == ("wait", "swaps")
-    assert verdict(spec(at_once=2), at, at, open_tasks=("u",))[0] == "start"
+    assert admission(spec(at_once=5), at, at, open_tasks=("t",))[:2] == ("wait", "task")
+    assert admission(spec(), at, at, open_tasks=("u",))[:2] == ("wait", "swaps")
+    assert admission(spec(at_once=2), at, at, open_tasks=("u",))[0] == "start"
 
 
 def test_a_run_expires_after_its_deferral_or_at_the_end_of_its_schedule():
-    assert verdict(spec(defer_s=600), "2026-05-01T02:40", "2026-05-01T02:30")[0] == "start"
-    late = verdict(spec(defer_s=600), "2026-05-01T02:41", "2026-05-01T02:30")
+    assert admission(spec(defer_s=600), "2026-05-01T02:40", "2026-05-01T02:30")[0] == "start"
+    late = admission(spec(defer_s=600), "2026-05-01T02:41", "2026-05-01T02:30")
     assert late[:2] == ("expired", "late")
     over = spec(expires_at="2026-05-01T02:35")
-    assert verdict(over, "2026-05-01T02:36", "2026-05-01T02:30")[:2] == ("expired", "over")
+    assert admission(over, "2026-05-01T02:36", "2026-05-01T02:30")[:2] == ("expired", "over")
 
 
 def test_a_clock_that_jumps_back_waits_for_the_time_again():
-    assert verdict(spec(), "2026-05-01T01:30", "2026-05-01T02:30") == (
+    assert admission(spec(), "2026-05-01T01:30", "2026-05-01T02:30") == (
         *("wait", "due"),
         "2026-05-01T02:30:00+02:00",
     )
@@ -236,7 +236,7 @@ def test_the_dry_run_never_promises_what_the_judge_refuses():
     assert {row["action"] for row in rows} == {"start", "expired"}
     for row in rows:
         if row["action"] == "start":
-            assert judge(schedule, "t", row["due_s"], row["begins_s"], 0, ()).action == "start"
+            assert admit(schedule, "t", row["due_s"], row["begins_s"], 0, ()).action == "start"
             assert row["begins_s"] <= deadline(schedule, row["due_s"])
 
 

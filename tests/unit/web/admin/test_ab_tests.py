@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from hotswap_ray.cli import app, output
-from hotswap_ray.client.ab_tests import AbTests
+from hotswap_ray.client.ab_tests import ABTestClient
 from hotswap_ray.core.errors import Conflict, EngineTimeout, InvalidRequest, NotFound
 from tests.unit.web.admin.test_api import FakeController, make_app
 from tests.worlds.ab_test import ALL_RIGHT, HALF, few, many
 from tests.worlds.controller import World
 
 
-class Link(AbTests):
+class Link(ABTestClient):
     """The A/B tests of an ``Arbiter``, on a controller of this process."""
 
     def __init__(self, controller):

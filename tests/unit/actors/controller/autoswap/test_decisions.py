@@ -7,13 +7,13 @@ from typing import get_args
 
 import pytest
 
-from hotswap_ray.actors.controller.autoswap.decisions import NEWS, DecisionLog, told
-from hotswap_ray.core.autoswap.decide import Choice, Reason, Settings
+from hotswap_ray.actors.controller.autoswap.decisions import NEWS, DecisionLog, decision_doc
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
+from hotswap_ray.core.autoswap.decide import Decision, DecisionReason, Settings
 from hotswap_ray.core.autoswap.explain import CHANGES, REASONS, SENTENCES
-from hotswap_ray.core.autoswap.tests import Trials
 from hotswap_ray.core.autoswap.view import Finding, inputs_of
 from hotswap_ray.core.errors import InvalidRequest, NotFound, StoreError
-from hotswap_ray.core.outcome import Decision, Outcome
+from hotswap_ray.core.outcome import Outcome, RoutingDecision
 from hotswap_ray.core.policies.selection import Arm
 from tests.unit.actors.controller.autoswap.test_loop import (
     finding,
@@ -35,8 +35,8 @@ def quick(monkeypatch):
 
 def undecided(**changes):
     """A decision not to, with the numbers of a test."""
-    choice = Choice("t", "undecided", "testing", "a", "b", log_e=1.0, log_bar=3.0, samples=30)
-    return Finding(replace(choice, **changes), {"mode": "on"})
+    decision = Decision("t", "undecided", "testing", "a", "b", log_e=1.0, log_bar=3.0, samples=30)
+    return Finding(replace(decision, **changes), {"mode": "on"})
 
 
 # --- the log ---------------------------------------------------------------------------------
@@ -53,7 +53,7 @@ async def test_the_same_decision_not_to_is_kept_once_and_a_changed_one_again(sto
     log = DecisionLog(store, FakeClock())
     for samples in range(30, 40):  # numbers move; what was decided does not
         await log.add(undecided(samples=samples))
-    assert log.current["t"].choice.samples == 39
+    assert log.current["t"].decision.samples == 39
     assert len(store.load_decisions("t")) == 1
     for changed in (
         {"reason": "few_samples"},
@@ -100,15 +100,15 @@ async def test_what_could_not_be_kept_is_kept_the_next_time(store):
     assert len(store.load_decisions("t")) == 1
 
 
-@pytest.mark.parametrize("reason", get_args(Reason))
+@pytest.mark.parametrize("reason", get_args(DecisionReason))
 async def test_every_decision_survives_json_with_all_its_numbers(store, reason):
-    choice = replace(undecided().choice, action="promote", reason=reason, more=None)
+    decision = replace(undecided().decision, action="promote", reason=reason, more=None)
     clock = FakeClock(5.0)
-    await DecisionLog(store, clock).add(Finding(choice, {"models": [{"model": "a"}]}), "auto-1")
+    await DecisionLog(store, clock).add(Finding(decision, {"models": [{"model": "a"}]}), "auto-1")
     (row,) = store.load_decisions("t")
     assert json.loads(json.dumps(row, allow_nan=False)) == row
     assert (row["id"] > 0, row["at_s"], row["swap_id"]) == (True, 5.0, "auto-1")
-    assert {name: row[name] for name in NEWS} == {name: getattr(choice, name) for name in NEWS}
+    assert {name: row[name] for name in NEWS} == {name: getattr(decision, name) for name in NEWS}
     assert row["sentence"].endswith(".")
     assert row["what_would_change"].endswith(".")
     assert reason in SENTENCES
@@ -117,13 +117,15 @@ async def test_every_decision_survives_json_with_all_its_numbers(store, reason):
 
 def test_the_inputs_of_a_real_decision_are_numbers_that_json_has():
     """Before any swap the time since the last one is infinite; a test may prove a lot."""
-    trials = Trials("t", "a", Settings(cooldown_s=0))
+    candidate_tests = CandidateTests("t", "a", Settings(cooldown_s=0))
     arms = [Arm("a", 0, belief=0.5), Arm("b", 40, belief=0.9), Arm("c", 0, belief=0.5)]
     for pairs in (0, 1, 40, 20_000):
         for _ in range(pairs):
-            trials.pair("b", 1.0, 0.0)
-        state = trials.state(0.0, arms)
-        doc = told(Finding(trials.look(0.0, arms), inputs_of(state, trials.settings)))
+            candidate_tests.pair("b", 1.0, 0.0)
+        state = candidate_tests.state(0.0, arms)
+        doc = decision_doc(
+            Finding(candidate_tests.look(0.0, arms), inputs_of(state, candidate_tests.settings))
+        )
         assert math.isfinite(doc["log_e"])
         assert json.loads(json.dumps(doc, allow_nan=False)) == doc
 
@@ -183,7 +185,7 @@ async def test_a_task_is_explained_before_the_first_look_and_after_it(tmp_path):
     await world.until(lambda: world.store.load_decisions("t"))
     world.learning.found = look(undecided(samples=8, more=110))
     await world.learning.nudge()
-    await world.until(lambda: world.controller._decisions.current["t"].choice.samples == 8)
+    await world.until(lambda: world.controller._decisions.current["t"].decision.samples == 8)
     now = await world.controller.explain("t")
     assert "on 8 comparisons" in now["sentence"]  # as of the last look, news or not
     assert now["what_would_change"] == "about 110 more comparisons like those so far."
@@ -216,7 +218,7 @@ async def test_what_was_decided_about_the_model_before_does_not_explain_the_one_
 async def test_with_mode_off_a_swap_by_hand_is_known_at_once(tmp_path):
     world = await make_world(tmp_path, settings("off"))
     await world.swap("t", "b")
-    await world.until(lambda: world.controller._decisions.current["t"].choice.active == "b")
+    await world.until(lambda: world.controller._decisions.current["t"].decision.active == "b")
     told_now = await world.controller.explain("t")
     assert told_now["sentence"] == "t: b stays; auto-swap is off."
     assert told_now["what_would_change"] == "mode on or advise."
@@ -256,11 +258,11 @@ async def test_a_swap_that_was_taken_back_is_explained_by_the_decision_to_do_so(
     assert [row["action"] for row in why["decisions"]] == ["promote", "roll_back"]
 
 
-@pytest.mark.parametrize("word", [*Decision, "reported"])
+@pytest.mark.parametrize("word", [*RoutingDecision, "reported"])
 async def test_a_request_is_explained_by_its_decision_and_what_was_known_then(tmp_path, word):
     world = await make_world(tmp_path, settings("off"))
-    world.store.add_decision("t", 100.0, told(undecided(samples=7)))
-    world.store.add_decision("t", 300.0, told(undecided(samples=9)))
+    world.store.add_decision("t", 100.0, decision_doc(undecided(samples=7)))
+    world.store.add_decision("t", 300.0, decision_doc(undecided(samples=9)))
     world.store.add_outcomes([Outcome("r1", "t", "b", 1, word, 200.0, True, 5.0)])
     why = await world.controller.explain("r1")
     assert (why["kind"], why["subject"], why["task"]) == ("request", "r1", "t")

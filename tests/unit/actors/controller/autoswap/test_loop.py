@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
-from hotswap_ray.core.autoswap.decide import Choice
+from hotswap_ray.core.autoswap.decide import Decision
 from hotswap_ray.core.autoswap.view import Finding, Look
 from tests.worlds.controller import make_config, make_world, quick_polls
 
@@ -33,7 +33,7 @@ def settings(mode="on", task=None, models=None, swap=None, **autoswap):
 
 
 def finding(action="promote", model="b", reason="better", active="a", task="t", applies=True):
-    return Finding(Choice(task, action, reason, active, model, applies), {})
+    return Finding(Decision(task, action, reason, active, model, applies), {})
 
 
 def look(*findings, alarms=()):
@@ -45,7 +45,7 @@ def once(*findings):
 
     def found(views):
         active = {view.task: view.active for view in views}
-        return look(*(f for f in findings if active.get(f.choice.task) == f.choice.active))
+        return look(*(f for f in findings if active.get(f.decision.task) == f.decision.active))
 
     return found
 

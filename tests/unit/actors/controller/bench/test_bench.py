@@ -18,7 +18,7 @@ from hotswap_ray.core.errors import (
     InvalidRequest,
     NotFound,
 )
-from hotswap_ray.core.evidence.bench import Result, summarise
+from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.reports.bench import COLUMNS, cells, plot
@@ -561,7 +561,7 @@ async def test_a_golden_file_that_broke_is_told_and_does_not_stop_the_others(tmp
 
 
 def result(quality, weight=1.0, success=True, latency_ms=10.0):
-    return Result("t", "k", "m", weight, success, quality, latency_ms, 5, 2, 0.001)
+    return GoldenResult("t", "k", "m", weight, success, quality, latency_ms, 5, 2, 0.001)
 
 
 def test_a_row_weighs_its_prompts_and_leaves_out_what_is_not_known():

@@ -7,7 +7,7 @@ import pytest
 
 from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.controller.swaps.validation import validate
-from hotswap_ray.actors.judge.judge import Verdict
+from hotswap_ray.actors.judge.judge import Judgement
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.spec.task import TaskSpec
 
@@ -64,7 +64,7 @@ async def test_a_task_without_golden_prompts_takes_any_answer():
 
 async def test_answers_may_be_judged_elsewhere():
     async def elsewhere(jobs):
-        return [Verdict(None, "the judge is down") for _ in jobs]
+        return [Judgement(None, "the judge is down") for _ in jobs]
 
     with pytest.raises(ValidationFailed, match="cannot be judged: the judge is down"):
         await ask(task("say hello"), judge=elsewhere)

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from hotswap_ray.core.autoswap.decide import Settings
-from hotswap_ray.core.autoswap.tasks import Experiments
+from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
 from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.outcome import Outcome
@@ -20,9 +20,9 @@ class World:
     def __init__(self, trusted=False, **view):
         self.learned = Learned(500)
         self.learned.configure([TaskSpec(id="t", model="a")])
-        self.experiments = Experiments(self.learned, trusted)
+        self.decider = Decider(self.learned, trusted)
         self.alarms = 0
-        self.experiments.on_alarm = self._alarm
+        self.decider.on_alarm = self._alarm
         view.setdefault("settings", Settings(cooldown_s=0))
         self.view = TaskView("t", "a", ("b",), **view)
         self.models = MODELS
@@ -38,10 +38,10 @@ class World:
             fields = {name: getattr(self.view, name) for name in TaskView.__dataclass_fields__}
             self.view = TaskView(**{**fields, **changed})
         self.now_s += 1
-        return self.experiments.look([self.view], self.models, self.now_s)
+        return self.decider.look([self.view], self.models, self.now_s)
 
-    def choice(self, **changed):
-        return self.look(**changed).findings[0].choice
+    def decision(self, **changed):
+        return self.look(**changed).findings[0].decision
 
     def see(self, model, quality=None, decision="active", success=True, request_id=None, **more):
         self.number += 1
@@ -51,12 +51,12 @@ class World:
             quality=quality, **more,
         )  # fmt: skip
         self.learned.fold([outcome])
-        self.experiments.take([outcome])
+        self.decider.take([outcome])
         return outcome.request_id
 
     def vote(self, request_id, model, score, source=None):
         self.learned.score(("t", model), score)
-        self.experiments.score(("t", model), request_id, score, source)
+        self.decider.score(("t", model), request_id, score, source)
 
     def comparisons(self, model="b"):
         rows = {row["model"]: row for row in self.look().findings[0].inputs["models"]}
@@ -68,8 +68,8 @@ def test_a_candidate_that_is_better_on_a_share_of_the_traffic_is_promoted():
     for _ in range(300):
         world.see("a", float(rng.random() < 0.5))
         world.see("b", float(rng.random() < 0.9), "explore")
-    choice = world.choice()
-    assert (choice.action, choice.reason, choice.model) == ("promote", "better", "b")
+    decision = world.decision()
+    assert (decision.action, decision.reason, decision.model) == ("promote", "better", "b")
 
 
 @pytest.mark.parametrize("first_seen", [None, "a"])
@@ -80,9 +80,13 @@ def test_the_old_model_takes_over_again_when_it_proves_better_while_it_is_warm(f
     for number in range(60):
         world.see("b", 0.0, "shadowed", request_id=f"p{number}")
         world.see("a", 1.0, "shadow", request_id=f"shadow-p{number}")
-    choice = world.choice()
-    assert (choice.action, choice.reason, choice.model) == ("roll_back", "worse_than_before", "a")
-    assert world.choice(previous=None).action == "promote"  # nothing is warm any more
+    decision = world.decision()
+    assert (decision.action, decision.reason, decision.model) == (
+        "roll_back",
+        "worse_than_before",
+        "a",
+    )
+    assert world.decision(previous=None).action == "promote"  # nothing is warm any more
 
 
 def test_requests_that_a_client_pinned_or_a_failure_moved_are_no_fair_sample():
@@ -102,7 +106,7 @@ def test_two_answers_to_one_prompt_are_one_comparison_whichever_comes_first():
             name = f"q{n}" if decision == "shadowed" else f"shadow-q{n}"
             world.see(model, 1.0 if model == "b" else 0.0, decision, request_id=name)
     assert world.comparisons() == 20
-    assert world.choice().action == "promote"
+    assert world.decision().action == "promote"
 
 
 def test_a_copy_that_nobody_could_judge_is_no_comparison():
@@ -168,9 +172,9 @@ def test_one_key_cannot_bring_about_a_promotion_and_two_honest_ones_can():
             key = keys[n % len(keys)]
             for model, decision, score in zip("ab", ("active", "explore"), says[key], strict=True):
                 world.vote(world.see(model, None, decision), model, score, key)
-    assert troll.choice().action != "promote"
-    assert mixed.choice().action != "promote"  # who is honest says that they are equal
-    assert crowd.choice().action == "promote"
+    assert troll.decision().action != "promote"
+    assert mixed.decision().action != "promote"  # who is honest says that they are equal
+    assert crowd.decision().action == "promote"
 
 
 def test_one_key_cannot_raise_an_alarm_either():
@@ -188,7 +192,7 @@ def test_a_key_that_is_trusted_alone_counts_in_full():
     for _ in range(200):
         world.vote(world.see("a"), "a", 0.0, "only")
         world.vote(world.see("b", None, "explore"), "b", 1.0, "only")
-    assert world.choice().action == "promote"
+    assert world.decision().action == "promote"
 
 
 def test_a_golden_prompt_is_compared_once_however_often_it_is_asked():
@@ -207,18 +211,18 @@ def test_a_collapse_is_an_emergency_that_knows_no_cooldown_and_is_then_forgotten
     for _ in range(400):
         world.see("a", float(rng.random() < 0.95))
         world.see("b", float(rng.random() < 0.9), "explore")
-    assert world.choice().action in ("undecided", "stay")
+    assert world.decision().action in ("undecided", "stay")
     while not world.alarms:
         world.see("a", float(rng.random() < 0.5))
     found = world.look()
     assert [(alarm.task, alarm.model) for alarm in found.alarms] == [("t", "a")]
-    choice = found.findings[0].choice
-    assert (choice.action, choice.reason, choice.model) == ("promote", "collapsed", "b")
+    decision = found.findings[0].decision
+    assert (decision.action, decision.reason, decision.model) == ("promote", "collapsed", "b")
     # Not yet swapped: the next look still says so, without a second event.
     again = world.look()
-    assert (again.findings[0].choice.reason, again.alarms) == ("collapsed", ())
+    assert (again.findings[0].decision.reason, again.alarms) == ("collapsed", ())
     world.view = TaskView("t", "b", ("a",), Settings(), automatic=True)
-    assert world.choice().reason != "collapsed"
+    assert world.decision().reason != "collapsed"
     assert world.learned.cells["t", "a"].quality.weight == 0  # back to its prior
 
 
@@ -228,15 +232,15 @@ def test_a_collapse_without_alternative_is_told_once_and_tests_reopen():
         world.see("a", 1.0)
     while not world.alarms:
         world.see("a", 0.0)
-    assert world.choice().reason == "collapsed_without_alternative"
-    assert world.choice().reason != "collapsed_without_alternative"
+    assert world.decision().reason == "collapsed_without_alternative"
+    assert world.decision().reason != "collapsed_without_alternative"
 
 
 def test_a_task_whose_mode_is_off_is_not_observed():
     world = World()
-    assert world.choice(settings=Settings(mode="off")).reason == "off"
+    assert world.decision(settings=Settings(mode="off")).reason == "off"
     world.see("b", 1.0, "explore")
-    assert world.experiments.changed_docs() == []
+    assert world.decider.changed_docs() == []
 
 
 def test_advice_is_a_decision_that_does_not_apply():
@@ -244,8 +248,8 @@ def test_advice_is_a_decision_that_does_not_apply():
     for n in range(40):
         world.see("a", 0.0, "shadowed", request_id=f"q{n}")
         world.see("b", 1.0, "shadow", request_id=f"shadow-q{n}")
-    choice = world.choice()
-    assert (choice.action, choice.applies) == ("promote", False)
+    decision = world.decision()
+    assert (decision.action, decision.applies) == ("promote", False)
 
 
 def test_a_model_that_misses_the_latency_limit_is_no_candidate_and_an_active_one_is_named():
@@ -255,10 +259,10 @@ def test_a_model_that_misses_the_latency_limit_is_no_candidate_and_an_active_one
     for _ in range(30):
         world.see("a", 0.1)
         world.see("b", 1.0, "explore", latency_ms=500.0)
-    assert world.choice().reason == "no_candidate"
+    assert world.decision().reason == "no_candidate"
     for _ in range(60):
         world.see("a", 0.1, latency_ms=500.0)
-    assert world.choice().reason == "unknown_active"
+    assert world.decision().reason == "unknown_active"
 
 
 def test_cost_counts_where_the_task_says_so():
@@ -273,8 +277,8 @@ def test_cost_counts_where_the_task_says_so():
     for _ in range(200):
         world.see("a", 0.8, tokens_out=100)
         world.see("b", 0.8, "explore", tokens_out=100)
-    choice = world.choice()
-    assert (choice.action, choice.model) == ("promote", "b")
+    decision = world.decision()
+    assert (decision.action, decision.model) == ("promote", "b")
 
 
 def test_two_equal_models_over_many_requests_swap_at_most_once():
@@ -285,9 +289,9 @@ def test_two_equal_models_over_many_requests_swap_at_most_once():
         world.see(active, float(rng.random() < 0.8))
         world.see(other, float(rng.random() < 0.8), "explore")
         if n % 100 == 99:
-            choice = world.choice()
-            if choice.action in ("promote", "roll_back"):
-                swaps, active = swaps + 1, choice.model
+            decision = world.decision()
+            if decision.action in ("promote", "roll_back"):
+                swaps, active = swaps + 1, decision.model
                 world.view = TaskView(
                     "t", active, (other if other != active else "a",), Settings(cooldown_s=0),
                     automatic=True, explore=0.5,
@@ -300,9 +304,9 @@ def test_experiments_survive_a_restart():
     for n in range(12):
         world.see("b", 1.0, "bench", request_id=f"bench-x-{n:016x}-b")
         world.see("a", 0.5, "bench", request_id=f"bench-x-{n:016x}-a")
-    docs = {doc["task"]: doc for doc in world.experiments.changed_docs()}
-    assert world.experiments.changed_docs() == []
-    again = Experiments(world.learned)
+    docs = {doc["task"]: doc for doc in world.decider.changed_docs()}
+    assert world.decider.changed_docs() == []
+    again = Decider(world.learned)
     again.load(docs)
     finding = again.look([world.view], MODELS, 2000.0).findings[0]
     assert finding.inputs["models"][1]["comparisons"] == 12
@@ -312,15 +316,15 @@ def test_experiments_survive_a_restart():
 def test_a_flood_on_one_task_takes_nothing_from_another():
     learned = Learned(500)
     learned.configure([TaskSpec(id=t, model="a") for t in ("quiet", "flood")])
-    experiments = Experiments(learned)
+    decider = Decider(learned)
     views = [TaskView(t, "a", ("b",), Settings(cooldown_s=0)) for t in ("quiet", "flood")]
-    experiments.look(views, MODELS, 0.0)
+    decider.look(views, MODELS, 0.0)
 
     def see(task, number, model, decision, quality):
         name = f"shadow-{number}" if decision == "shadow" else str(number)
         batch = [Outcome(name, task, model, 1, decision, 0.0, True, 1.0, quality=quality)]
         learned.fold(batch)
-        experiments.take(batch)
+        decider.take(batch)
 
     for n in range(40):
         see("quiet", f"q{n}", "a", "shadowed", 0.0)  # its pair comes after the flood
@@ -328,9 +332,9 @@ def test_a_flood_on_one_task_takes_nothing_from_another():
             see("flood", f"f{n}-{m}", "a", "shadowed", 0.5)
     for n in range(40):
         see("quiet", f"q{n}", "b", "shadow", 1.0)
-    quiet, flood = experiments.look(views, MODELS, 1.0).findings
-    assert quiet.choice.action == "promote"
-    assert flood.choice.action == "undecided"
+    quiet, flood = decider.look(views, MODELS, 1.0).findings
+    assert quiet.decision.action == "promote"
+    assert flood.decision.action == "undecided"
 
 
 def test_useless_models_are_unloaded_only_where_every_task_allows_it():
@@ -339,8 +343,8 @@ def test_useless_models_are_unloaded_only_where_every_task_allows_it():
     for _ in range(1500):
         world.see("a", float(rng.random() < 0.9))
         world.see("b", float(rng.random() < 0.4), "explore")
-    assert [f.choice.action for f in world.look().findings] == ["stay", "unload"]
-    kept = world.experiments.look([world.view], MODELS, world.now_s, kept=frozenset({"b"}))
+    assert [f.decision.action for f in world.look().findings] == ["stay", "unload"]
+    kept = world.decider.look([world.view], MODELS, world.now_s, kept=frozenset({"b"}))
     assert len(kept.findings) == 1
     assert len(world.look(unload=False).findings) == 1
 
@@ -352,4 +356,4 @@ def test_without_rewards_or_with_equal_ones_nothing_is_promoted(rewards):
     for _ in range(500):
         world.see("a", 0.5 if rewards == "equal" else None)
         world.see("b", 0.5 if rewards == "equal" else None, "explore")
-    assert world.choice().action in ("stay", "undecided")
+    assert world.decision().action in ("stay", "undecided")

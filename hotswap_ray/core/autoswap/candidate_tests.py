@@ -11,7 +11,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hotswap_ray.core.autoswap.decide import Choice, Settings, Standing, SwapCost, TaskState, decide
+from hotswap_ray.core.autoswap.decide import (
+    Decision,
+    Settings,
+    Standing,
+    SwapCost,
+    TaskState,
+    decide,
+)
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.proof.betting import Matching, PairTest
 from hotswap_ray.core.proof.drift import Change, Drift
@@ -22,7 +29,7 @@ MOST_SOURCES = 200
 """Pairs of candidate and voter that are kept apart; further voters do not count for a test."""
 
 
-class Trials:
+class CandidateTests:
     """Tests of every candidate against the active model of one task.
 
     Args:
@@ -39,11 +46,11 @@ class Trials:
         settings: As given, or as changed since.
 
     Example:
-        >>> trials = Trials("t", "old", Settings(cooldown_s=0))
+        >>> candidate_tests = CandidateTests("t", "old", Settings(cooldown_s=0))
         >>> for n in range(40):
-        ...     trials.pair("new", 1.0, n % 2)
+        ...     candidate_tests.pair("new", 1.0, n % 2)
         >>> arms = [Arm("old", 40, belief=0.5), Arm("new", 40, belief=0.9)]
-        >>> trials.look(0.0, arms).action
+        >>> candidate_tests.look(0.0, arms).action
         'promote'
     """
 
@@ -161,7 +168,7 @@ class Trials:
         requests_per_s: float = 1.0,
         prices: Mapping[str, float] | None = None,
         swap_costs: Mapping[str, SwapCost] | None = None,
-    ) -> Choice:
+    ) -> Decision:
         """Decide about the task; changes nothing.
 
         Args:
@@ -259,7 +266,7 @@ class Trials:
     @classmethod
     def from_doc(
         cls, doc: Mapping[str, Any], settings: Settings | None = None, ratio: int = 1
-    ) -> Trials:
+    ) -> CandidateTests:
         """Inverse of ``to_doc``."""
         made = cls(doc["task"], doc["active"], settings, doc["margin"], doc["width"], ratio)
         made.previous = doc["previous"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from hotswap_ray.core.autoswap.decide import Choice, SwapCost, TaskState, decide, unloadable
-from hotswap_ray.core.autoswap.task import Experiment
-from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
+from hotswap_ray.core.autoswap.decide import Decision, SwapCost, TaskState, decide, unloadable
+from hotswap_ray.core.autoswap.task_tests import TaskTests
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView, inputs_of
 from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
 from hotswap_ray.core.evidence.cell import Cell, Evidence
@@ -19,8 +19,8 @@ from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.spec.task import Preferences
 
 
-class Experiments:
-    """Experiments of every task that the arbiter may decide about.
+class Decider:
+    """Holds the tests of every task that the arbiter may decide about, and decides by them.
 
     Args:
         learned: Evidence and knowledge. It is told to forget what holds no longer.
@@ -35,7 +35,7 @@ class Experiments:
     def __init__(self, learned: Learned, trusted: bool = False) -> None:
         self._learned = learned
         self._trusted = trusted
-        self._tasks: dict[str, Experiment] = {}
+        self._tasks: dict[str, TaskTests] = {}
         self._models: Mapping[str, ModelFacts] = {}
         self._references: dict[str, Reference] = {}
         self.on_alarm: Callable[[], None] = lambda: None
@@ -45,18 +45,18 @@ class Experiments:
     def take(self, batch: Sequence[Outcome]) -> None:
         """Use outcomes, in any order, for the tests they may count for."""
         for outcome in batch:
-            experiment = self._tasks.get(outcome.task)
-            if experiment is not None:
-                experiment.take(outcome)
-                if experiment.untold:
+            task_tests = self._tasks.get(outcome.task)
+            if task_tests is not None:
+                task_tests.take(outcome)
+                if task_tests.untold:
                     self.on_alarm()
 
     def score(self, cell: Cell, request_id: str, score: float, source: str | None) -> None:
-        """Use a person's score of an answer; arguments as ``Experiment.score``."""
-        experiment = self._tasks.get(cell[0])
-        if experiment is not None:
-            experiment.score(cell[1], request_id, score, source)
-            if experiment.untold:
+        """Use a person's score of an answer; arguments as ``TaskTests.score``."""
+        task_tests = self._tasks.get(cell[0])
+        if task_tests is not None:
+            task_tests.score(cell[1], request_id, score, source)
+            if task_tests.untold:
                 self.on_alarm()
 
     def look(
@@ -89,27 +89,27 @@ class Experiments:
         states: list[TaskState] = []
         for view in views:
             if view.settings.mode == "off":
-                findings.append(Finding(Choice(view.task, "stay", "off", view.active), {}))
+                findings.append(Finding(Decision(view.task, "stay", "off", view.active), {}))
                 continue
-            experiment = self._tasks.get(view.task) or self._begin(view)
-            experiment.follow(view, now_s)
-            alarms += experiment.untold
-            experiment.untold = []
-            state = self._state(experiment, view, beliefs, now_s, rate(view.task))
-            choice = decide(state, view.settings)
-            findings.append(Finding(choice, inputs_of(state, view.settings)))
+            task_tests = self._tasks.get(view.task) or self._begin(view)
+            task_tests.follow(view, now_s)
+            alarms += task_tests.untold
+            task_tests.untold = []
+            state = self._state(task_tests, view, beliefs, now_s, rate(view.task))
+            decision = decide(state, view.settings)
+            findings.append(Finding(decision, inputs_of(state, view.settings)))
             states.append(state)
-            for model in experiment.reopen(choice):
+            for model in task_tests.reopen(decision):
                 self._learned.forget((view.task, model))
                 self.forgot = True
         if states and all(v.unload and v.settings.mode == "on" for v in views):
             useless = unloadable(states, views[0].settings, kept)
-            findings += [Finding(choice, {}) for choice in useless]
+            findings += [Finding(decision, {}) for decision in useless]
         return Look(tuple(findings), tuple(alarms))
 
-    def _begin(self, view: TaskView) -> Experiment:
+    def _begin(self, view: TaskView) -> TaskTests:
         worth = partial(self._worth, view.task)
-        made = Experiment(Trials(view.task, view.active), worth, self._trusted)
+        made = TaskTests(CandidateTests(view.task, view.active), worth, self._trusted)
         self._tasks[view.task] = made
         return made
 
@@ -121,13 +121,13 @@ class Experiments:
 
     def _state(
         self,
-        experiment: Experiment,
+        task_tests: TaskTests,
         view: TaskView,
         beliefs: Beliefs,
         now_s: float,
         requests_per_s: float,
     ) -> TaskState:
-        task, trials = view.task, experiment.trials
+        task, candidate_tests = view.task, task_tests.candidate_tests
         models = [view.active, *view.candidates] if view.meets_limits else [*view.candidates]
         limit_ms = self._learned.known(task).requirements.max_latency_ms
         cells = {m: self._learned.cells.get((task, m)) for m in models}
@@ -137,11 +137,11 @@ class Experiments:
         reference = self._reference(preferences, {m: cells[m] for m in fit}, costs_usd)
         self._references[task] = reference
         arms = [beliefs.arm(task, m, cells[m], preferences, reference, costs_usd[m]) for m in fit]
-        wanted = {*trials.undecided(fit), view.active, view.previous}
+        wanted = {*candidate_tests.undecided(fit), view.active, view.previous}
         self.arms[task] = tuple(a for a in arms if view.every_arm or a.model in wanted)
         prices = {m: costs_usd[m] or float(self._facts(m).memory_bytes) for m in fit}
         loads = {m: SwapCost(load_s=self._facts(m).load_s) for m in fit}
-        return trials.state(now_s, arms, requests_per_s, prices, loads)
+        return candidate_tests.state(now_s, arms, requests_per_s, prices, loads)
 
     def _worth(self, task: str, outcome: Outcome, reward: float | None) -> float | None:
         return utility(
@@ -175,23 +175,23 @@ class Experiments:
         return Reference(_mean(latencies), _mean([*costs_usd.values()]), _mean(memory))
 
     def changed_docs(self) -> list[dict[str, Any]]:
-        """Plain values of every experiment that changed since the last call."""
-        changed = [experiment for experiment in self._tasks.values() if experiment.changed]
-        for experiment in changed:
-            experiment.changed = False
-        return [experiment.to_doc() for experiment in changed]
+        """Plain values of the tests of each task that changed since the last call."""
+        changed = [task_tests for task_tests in self._tasks.values() if task_tests.changed]
+        for task_tests in changed:
+            task_tests.changed = False
+        return [task_tests.to_doc() for task_tests in changed]
 
     def not_saved(self, docs: Sequence[Mapping[str, Any]]) -> None:
         """What ``changed_docs`` gave could not be kept; it is given again."""
         for doc in docs:
-            if experiment := self._tasks.get(doc["task"]):
-                experiment.changed = True
+            if task_tests := self._tasks.get(doc["task"]):
+                task_tests.changed = True
 
     def load(self, docs: Mapping[str, Mapping[str, Any]]) -> None:
-        """Go on with saved experiments."""
+        """Go on with saved tests."""
         for task, doc in docs.items():
             worth = partial(self._worth, task)
-            self._tasks[task] = Experiment.from_doc(doc, worth, self._trusted)
+            self._tasks[task] = TaskTests.from_doc(doc, worth, self._trusted)
 
 
 def _too_slow(cell: Evidence | None, limit_ms: float | None, least: int) -> bool:

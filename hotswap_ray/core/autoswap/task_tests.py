@@ -17,16 +17,16 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from hotswap_ray.core.autoswap.decide import Choice
-from hotswap_ray.core.autoswap.tests import Trials
+from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
+from hotswap_ray.core.autoswap.decide import Decision
 from hotswap_ray.core.autoswap.view import Alarm, TaskView
-from hotswap_ray.core.outcome import SHADOW_PREFIX, Decision, Outcome
+from hotswap_ray.core.outcome import SHADOW_PREFIX, Outcome, RoutingDecision
 from hotswap_ray.core.proof.betting import FairShare
 
 MOST_WAITING = 5_000
 """Answers of a task that wait for their score or their pair, forgotten beyond it."""
-DRAWN = frozenset({Decision.ACTIVE, Decision.EXPLORE, Decision.CANARY})
-PAIRED = frozenset({Decision.SHADOW, Decision.SHADOWED, Decision.BENCH})
+DRAWN = frozenset({RoutingDecision.ACTIVE, RoutingDecision.EXPLORE, RoutingDecision.CANARY})
+PAIRED = frozenset({RoutingDecision.SHADOW, RoutingDecision.SHADOWED, RoutingDecision.BENCH})
 BENCH = re.compile(r"bench-(.+-[0-9a-f]{16})-.+")
 
 
@@ -38,11 +38,11 @@ class Worth(Protocol):
         ...
 
 
-class Experiment:
-    """Trials of one task, fed by its traffic.
+class TaskTests:
+    """CandidateTests of one task, fed by its traffic.
 
     Args:
-        trials: Its tests.
+        candidate_tests: Its tests.
         worth: Utility of an answer, from its reward.
         trusted: Whether the scores of one key may decide alone.
 
@@ -52,8 +52,10 @@ class Experiment:
         untold: Their alarms, until somebody takes them.
     """
 
-    def __init__(self, trials: Trials, worth: Worth, trusted: bool = False) -> None:
-        self.trials = trials
+    def __init__(
+        self, candidate_tests: CandidateTests, worth: Worth, trusted: bool = False
+    ) -> None:
+        self.candidate_tests = candidate_tests
         self.changed = True
         self.fallen: set[str] = set()
         self.untold: list[Alarm] = []
@@ -69,14 +71,14 @@ class Experiment:
     def follow(self, view: TaskView, now_s: float) -> None:
         """Bring the tests in line with the task's route and settings."""
         ratio = min(max(round((1 - view.explore) / max(view.explore, 0.1)), 1), 10)
-        trials = self.trials
-        trials.configure(view.settings, view.margin, view.equivalence, ratio)
-        if trials.active != view.active:
-            trials.swapped(view.active, now_s, automatic=view.automatic)
+        candidate_tests = self.candidate_tests
+        candidate_tests.configure(view.settings, view.margin, view.equivalence, ratio)
+        if candidate_tests.active != view.active:
+            candidate_tests.swapped(view.active, now_s, automatic=view.automatic)
             self._benched.clear()
             self.changed = True
-        if trials.previous != view.previous:
-            trials.previous = view.previous
+        if candidate_tests.previous != view.previous:
+            candidate_tests.previous = view.previous
             self.changed = True
 
     def take(self, outcome: Outcome) -> None:
@@ -84,7 +86,7 @@ class Experiment:
         decision = outcome.decision
         if decision not in DRAWN and decision not in PAIRED:
             return
-        bench = decision == Decision.BENCH
+        bench = decision == RoutingDecision.BENCH
         if not bench:
             if outcome.quality is not None:
                 self._now_judged()
@@ -123,15 +125,15 @@ class Experiment:
         if source is None or gate.admits(source):
             self._watch(model, score)
 
-    def reopen(self, choice: Choice) -> list[str]:
+    def reopen(self, decision: Decision) -> list[str]:
         """Models that fell and whose old results hold no longer; their tests start anew.
 
         An emergency that is at work still needs to know of the fall.
         """
-        kept = {choice.active} if choice.reason == "collapsed" and choice.applies else set()
+        kept = {decision.active} if decision.reason == "collapsed" and decision.applies else set()
         gone = sorted(self.fallen - kept)
         for model in gone:
-            self.trials.reopen(model)
+            self.candidate_tests.reopen(model)
             self.changed = True
         self.fallen &= kept
         return gone
@@ -139,7 +141,7 @@ class Experiment:
     def _now_judged(self) -> None:
         if not self._judged:  # successes and scores are not to be compared
             self._judged = True
-            self.trials.restart()
+            self.candidate_tests.restart()
 
     def _reward(self, outcome: Outcome, bench: bool) -> float | None:
         if not outcome.success:
@@ -161,7 +163,7 @@ class Experiment:
     def _serve(self, outcome: Outcome, reward: float, source: str | None) -> None:
         worth = self._worth(outcome, reward)
         if worth is not None:
-            self.trials.served(outcome.model, worth, source)
+            self.candidate_tests.served(outcome.model, worth, source)
             self.changed = True
 
     def _pair(self, outcome: Outcome, reward: float | None, bench: bool) -> None:
@@ -169,7 +171,7 @@ class Experiment:
         worth = self._worth(outcome, reward)
         if worth is None:
             return
-        active, key = self.trials.active, prompt_of(outcome)
+        active, key = self.candidate_tests.active, prompt_of(outcome)
         answers = self._pairs.setdefault(key, {})
         fresh = [m for m in answers if m != active] if outcome.model == active else [outcome.model]
         answers[outcome.model] = worth
@@ -187,18 +189,20 @@ class Experiment:
             if once in self._benched:
                 return
             self._benched.add(once)
-        self.trials.pair(model, worth, active_worth)
+        self.candidate_tests.pair(model, worth, active_worth)
         self.changed = True
 
     def _watch(self, model: str, value: float) -> None:
-        if self.trials.watch(model, value) != "none":
+        if self.candidate_tests.watch(model, value) != "none":
             self.fallen.add(model)
-            self.untold.append(Alarm(self.trials.task, model, self.trials.recent(model)))
+            self.untold.append(
+                Alarm(self.candidate_tests.task, model, self.candidate_tests.recent(model))
+            )
 
     def to_doc(self) -> dict[str, Any]:
         """Plain values for the store. What waits and the drift start anew after a restart."""
         return {
-            **self.trials.to_doc(),
+            **self.candidate_tests.to_doc(),
             "judged": self._judged,
             "successes": self._successes,
             "scores": self._scores,
@@ -206,9 +210,9 @@ class Experiment:
         }
 
     @classmethod
-    def from_doc(cls, doc: Mapping[str, Any], worth: Worth, trusted: bool = False) -> Experiment:
+    def from_doc(cls, doc: Mapping[str, Any], worth: Worth, trusted: bool = False) -> TaskTests:
         """Inverse of ``to_doc``."""
-        made = cls(Trials.from_doc(doc), worth, trusted)
+        made = cls(CandidateTests.from_doc(doc), worth, trusted)
         made._judged, made._benched = doc["judged"], set(doc["benched"])
         made._successes, made._scores = doc["successes"], doc["scores"]
         made.changed = False
@@ -223,7 +227,7 @@ def prompt_of(outcome: Outcome) -> str:
         >>> prompt_of(copy)
         'r1'
     """
-    if outcome.decision == Decision.BENCH:
+    if outcome.decision == RoutingDecision.BENCH:
         found = BENCH.fullmatch(outcome.request_id)
         return found[1] if found else outcome.request_id
     return outcome.request_id.removeprefix(SHADOW_PREFIX)
