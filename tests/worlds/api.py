@@ -69,7 +69,7 @@ class Desk:
         self.given.append((request_id, score, key, comment, source))
 
 
-class World:
+class ApiWorld:
     """The API with everything behind it that a test may set."""
 
     def __init__(self, **limits):

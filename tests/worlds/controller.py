@@ -1,7 +1,6 @@
-"""A controller with everything around it, its successors, and its death."""
+"""A controller with everything around it."""
 
 import asyncio
-import threading
 
 from hotswap_ray.actors.cluster import application
 from hotswap_ray.actors.controller import recovery
@@ -12,10 +11,7 @@ from hotswap_ray.actors.controller.swaps import phases as swap_actions
 from hotswap_ray.actors.controller.swaps import runner as swap_runner
 from hotswap_ray.actors.judge.judge import judge_here
 from hotswap_ray.config import Config
-from hotswap_ray.core.errors import StoreError
 from tests.worlds.fakes import FakeClock, FakeFleet, FakeIngress, FakeLearning, ScriptedStore
-
-GRAVEYARD = []
 
 
 def make_config(models=None, tasks=None, **swap):
@@ -41,10 +37,11 @@ def make_config(models=None, tasks=None, **swap):
     )
 
 
-class World:
+class ControllerWorld:
     """A store, a cluster with two ingress replicas, and a controller that may be replaced."""
 
     def __init__(self, path, config=None, total=None, replicas=2):
+        self.path = path
         self.config = config or make_config()
         self.store = ScriptedStore(f"sqlite:///{path}/hotswap.sqlite")
         self.fleet = FakeFleet(total)
@@ -120,8 +117,8 @@ class World:
 
 
 async def make_world(path, *args, **options):
-    """A started ``World``."""
-    made = World(path, *args, **options)
+    """A started ``ControllerWorld``."""
+    made = ControllerWorld(path, *args, **options)
     await made.start()
     return made
 
@@ -134,39 +131,3 @@ def quick_polls(monkeypatch):
     monkeypatch.setattr(publisher, "CHECK_S", 0.01)
     monkeypatch.setattr(swap_runner, "RETRY_S", (0.005,))
     monkeypatch.setattr(recovery, "RELOAD_S", 0.01)
-
-
-class Crash:
-    """Stops the loop after the n-th commit, as a `kill -9` of the controller would.
-
-    The loop, its tasks and its last thread are abandoned where they are: no clean-up code of
-    theirs runs.
-    """
-
-    def __init__(self):
-        self._released = threading.Event()
-        self.happened = False
-
-    def after(self, world, commits, loop):
-        left = iter(range(commits))
-        self.when(world, lambda: next(left) == commits - 1, loop)
-
-    def when(self, world, condition, loop):
-        """Crash after the first commit for which ``condition`` holds."""
-
-        def hook():
-            if not self.happened and condition():
-                self.happened = True
-                loop.call_soon_threadsafe(loop.stop)
-                self._released.wait(30)
-                raise StoreError("this controller is dead")
-
-        world.store.after_commit = hook
-
-    def bury(self, loop):
-        """Keep a dead loop from being collected: that would run its tasks' clean-up."""
-        loop.set_exception_handler(lambda *_: None)
-        GRAVEYARD.append((loop, asyncio.all_tasks(loop)))
-
-    def release(self):
-        self._released.set()

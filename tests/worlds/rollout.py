@@ -7,7 +7,7 @@ import numpy as np
 from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.routing.table import RouteTable
 from hotswap_ray.core.swap.phases import TRANSITIONS, Phase
-from tests.worlds.controller import World, make_config
+from tests.worlds.controller import ControllerWorld, make_config
 
 PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.01}, {"weight": 0.99}]}
 
@@ -24,7 +24,7 @@ def seen(number, failures=0, at_s=2e9, quality=np.nan):
 GOOD, FEW, BAD = (seen(200), seen(40)), (seen(5), seen(3)), (seen(900), seen(60, 20))
 
 
-class Watched(World):
+class Watched(ControllerWorld):
     """Keeps every swap and table that were saved together, in order."""
 
     def __init__(self, path, config=None, *args, **options):

@@ -61,7 +61,7 @@ class Model:
         return {}
 
 
-class World:
+class RouterWorld:
     """A router over recording models, and the table it uses."""
 
     def __init__(self, **limits):

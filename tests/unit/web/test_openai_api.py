@@ -7,12 +7,12 @@ import pytest
 
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.routing.table import Route, RouteTable
-from tests.worlds.api import CHAT, TABLE, World, refused
+from tests.worlds.api import CHAT, TABLE, ApiWorld, refused
 
 
 @pytest.fixture
 async def world():
-    made = World()
+    made = ApiWorld()
     await made.router.apply(TABLE)
     yield made
     await made.http.aclose()

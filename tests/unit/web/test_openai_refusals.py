@@ -7,12 +7,12 @@ import httpx
 import pytest
 
 from hotswap_ray.core.errors import EngineError, InvalidRequest, Overloaded, StoreError
-from tests.worlds.api import CHAT, PATHS, TABLE, World, refused
+from tests.worlds.api import CHAT, PATHS, TABLE, ApiWorld, refused
 
 
 @pytest.fixture
 async def world():
-    made = World()
+    made = ApiWorld()
     await made.router.apply(TABLE)
     yield made
     await made.http.aclose()
@@ -186,7 +186,7 @@ async def test_feedback_while_the_store_refuses_is_503_so_that_the_client_keeps_
 
 
 async def test_a_full_ingress_refuses_at_once_and_never_hangs():
-    world = World(max_in_flight=1)
+    world = ApiWorld(max_in_flight=1)
     await world.router.apply(TABLE)
     entered, gate = asyncio.Event(), asyncio.Event()
 

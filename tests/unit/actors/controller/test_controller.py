@@ -13,7 +13,7 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.swap.phases import Event, Phase, may
-from tests.worlds.controller import World, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
 from tests.worlds.fakes import MIB
 
 BEFORE_THE_SWITCH = ["loading", "validating", "transferring"]
@@ -26,7 +26,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 async def world(tmp_path):
-    made = World(tmp_path)
+    made = ControllerWorld(tmp_path)
     await made.start()
     yield made
     assert made.fleet.harm == []

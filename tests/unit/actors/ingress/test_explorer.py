@@ -16,13 +16,13 @@ from hotswap_ray.core.routing.table import RouteTable, Trial, with_model, with_r
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 from hotswap_ray.core.spec.golden import Check
 from hotswap_ray.core.spec.task import TaskSpec
-from tests.worlds.router import A, B, C, World, settle
+from tests.worlds.router import A, B, C, RouterWorld, settle
 
 PARIS = Check(kind="contains", value="Paris")
 ARMS = {"t": (Arm("a", 100, belief=0.5), Arm("b", 100, belief=0.9), Arm("c", 100, belief=0.1))}
 
 
-class Trying(World):
+class Trying(RouterWorld):
     """A router whose task ``t`` is served by ``a`` and tries others."""
 
     def __init__(self, trial, checks=(), arms=ARMS, **spec):
@@ -222,7 +222,7 @@ async def test_answers_are_not_kept_without_end_for_a_judge_that_is_slow(monkeyp
 
 
 def test_a_trial_ends_with_its_model_and_with_every_swap():
-    table = RouteTable(1, "t", World().table.routes, {"a": A, "b": B, "c": C})
+    table = RouteTable(1, "t", RouterWorld().table.routes, {"a": A, "b": B, "c": C})
     table = with_trials(table, {"t": Trial((B, C), explore=0.1)})
     assert RouteTable.from_doc(orjson.loads(orjson.dumps(table.to_doc()))) == table
     assert with_model(table, "b", None, {}).routes["t"].trial.candidates == (C,)

@@ -12,12 +12,12 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.routing.table import Route, RouteTable, with_model
 from hotswap_ray.core.routing.target import Target
-from tests.worlds.router import FALLBACK, A, B, C, World, call, read, settle
+from tests.worlds.router import FALLBACK, A, B, C, RouterWorld, call, read, settle
 
 
 @pytest.fixture
 async def world():
-    made = World()
+    made = RouterWorld()
     await made.use()
     return made
 

@@ -8,18 +8,18 @@ from hotswap_ray.actors.ingress import suspects
 from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, Overloaded
 from hotswap_ray.core.routing.table import Route, RouteTable, with_hold, with_model
 from hotswap_ray.core.routing.target import Target
-from tests.worlds.router import FALLBACK, A, B, C, World, call, read, settle
+from tests.worlds.router import FALLBACK, A, B, C, RouterWorld, call, read, settle
 
 
 @pytest.fixture
 async def world():
-    made = World()
+    made = RouterWorld()
     await made.use()
     return made
 
 
 async def test_no_first_byte_in_time_sends_the_request_to_the_fallback():
-    world = World(first_byte_timeout_s=0.05)
+    world = RouterWorld(first_byte_timeout_s=0.05)
     await world.use()
     world.models["a"].gate.clear()
     opened = await world.router.open(call())
@@ -30,7 +30,7 @@ async def test_no_first_byte_in_time_sends_the_request_to_the_fallback():
 
 
 async def test_a_stream_that_does_not_end_in_time_is_ended_with_an_error():
-    world = World(first_byte_timeout_s=0.05, request_timeout_s=0.1)
+    world = RouterWorld(first_byte_timeout_s=0.05, request_timeout_s=0.1)
     await world.use()
     world.models["a"].waits_at = 1
     world.models["a"].gate.clear()
@@ -43,7 +43,7 @@ async def test_a_stream_that_does_not_end_in_time_is_ended_with_an_error():
 
 
 async def test_the_time_limit_of_a_whole_answer_holds_for_both_attempts_together():
-    world = World(first_byte_timeout_s=0.05, request_timeout_s=0.05)
+    world = RouterWorld(first_byte_timeout_s=0.05, request_timeout_s=0.05)
     await world.use()
     world.models["a"].gate.clear()
     with pytest.raises(EngineTimeout, match=r"no answer within 0\.05 s"):
@@ -52,7 +52,7 @@ async def test_the_time_limit_of_a_whole_answer_holds_for_both_attempts_together
 
 
 async def test_a_slow_reader_between_two_pieces_does_not_trip_a_time_limit_in_its_own_code():
-    world = World(first_byte_timeout_s=0.05, request_timeout_s=30)
+    world = RouterWorld(first_byte_timeout_s=0.05, request_timeout_s=30)
     await world.use()
     opened = await world.router.open(call())
     await asyncio.sleep(0.06)  # longer than the limit: that is the point
@@ -76,7 +76,7 @@ async def test_a_model_at_its_limit_refuses_with_overloaded_and_says_when_to_com
 
 
 async def test_an_ingress_at_its_limit_refuses_whatever_the_model():
-    world = World(max_in_flight=1)
+    world = RouterWorld(max_in_flight=1)
     await world.use()
     world.models["a"].gate.clear()
     first = asyncio.create_task(world.router.generate(call()))
@@ -106,7 +106,7 @@ async def test_other_tasks_and_pinned_requests_do_not_wait_for_a_held_route(worl
 
 
 async def test_a_route_held_too_long_is_refused_although_the_table_changes_meanwhile():
-    world = World(hold_timeout_s=0.1)
+    world = RouterWorld(hold_timeout_s=0.1)
     await world.use()
     await world.use(with_hold(world.table, "t", True))
     request = asyncio.create_task(world.router.generate(call()))
@@ -121,7 +121,7 @@ async def test_a_route_held_too_long_is_refused_although_the_table_changes_meanw
 
 
 async def test_the_queue_of_a_held_route_is_bounded():
-    world = World(max_held_requests=2)
+    world = RouterWorld(max_held_requests=2)
     await world.use()
     await world.use(with_hold(world.table, "t", True))
     waiting = [asyncio.create_task(world.router.generate(call())) for _ in range(2)]
@@ -133,7 +133,7 @@ async def test_the_queue_of_a_held_route_is_bounded():
 
 
 async def test_a_client_that_leaves_a_held_route_gives_its_place_back():
-    world = World(max_held_requests=1)
+    world = RouterWorld(max_held_requests=1)
     await world.use()
     await world.use(with_hold(world.table, "t", True))
     first = asyncio.create_task(world.router.generate(call()))
@@ -211,7 +211,7 @@ async def test_without_a_fallback_requests_wait_for_a_lost_model_and_are_served(
 
 @pytest.mark.usefixtures("fast_probes")
 async def test_the_wait_for_a_lost_model_is_bounded_in_time_and_number():
-    world = World(first_byte_timeout_s=0.05, max_held_requests=1)
+    world = RouterWorld(first_byte_timeout_s=0.05, max_held_requests=1)
     await world.use()
     model = world.models["c"]
     model.fails_at, model.error, model.pings = 0, EngineUnavailable("lost"), False

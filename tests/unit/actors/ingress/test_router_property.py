@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from hotswap_ray.core.errors import EngineError, Overloaded
 from hotswap_ray.core.routing.table import with_hold, with_model
-from tests.worlds.router import FALLBACK, A, B, C, World, call
+from tests.worlds.router import FALLBACK, A, B, C, RouterWorld, call
 
 STEPS = st.lists(
     st.one_of(
@@ -31,7 +31,7 @@ STEPS = st.lists(
 @given(STEPS)
 def test_whatever_happens_counts_end_at_zero_and_every_call_ends_once(steps):
     async def scenario():
-        world = World(hold_timeout_s=0.01)
+        world = RouterWorld(hold_timeout_s=0.01)
         await world.use()
         requests = []
 

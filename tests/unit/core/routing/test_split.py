@@ -12,7 +12,7 @@ from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_model, with_split
 from hotswap_ray.core.routing.target import Target
-from tests.worlds.router import B, C, World, settle
+from tests.worlds.router import B, C, RouterWorld, settle
 
 SPLIT = Split("rollout-1", (Share(B, 0.05),))
 
@@ -31,7 +31,7 @@ async def answer(world, call):
 
 
 async def test_weights_are_honoured_within_a_point_over_ten_thousand_conversations():
-    world = World()
+    world = RouterWorld()
     for weight in (0.05, 0.5):
         await use(world, SPLIT.moved((weight,), {}))
         told = Counter([await answer(world, asked(n)) for n in range(10_000)])
@@ -62,7 +62,7 @@ async def step_of(split, weights, replicas, rng):
 async def test_no_conversation_sees_two_models_while_the_share_grows_over_two_replicas():
     """The steps are made as the controller makes them: open, hear of everybody, commit."""
     rng = random.Random(3)
-    replicas = [World(), World()]
+    replicas = [RouterWorld(), RouterWorld()]
     split = SPLIT.moved((0.0,), {})
     seen: dict[str, set[str]] = {}
     alive: list[str] = []
@@ -79,7 +79,7 @@ async def test_no_conversation_sees_two_models_while_the_share_grows_over_two_re
 
 
 async def test_a_conversation_in_question_waits_for_the_step_and_no_other_does():
-    world = World(hold_timeout_s=5)
+    world = RouterWorld(hold_timeout_s=5)
     opening = SPLIT.opened((0.5,))
     places = {n: SPLIT.mark(f"s{n}") / 2**64 for n in range(50)}
     between = next(n for n, place in places.items() if 0.05 < place < 0.5)
@@ -94,21 +94,21 @@ async def test_a_conversation_in_question_waits_for_the_step_and_no_other_does()
 
 
 async def test_a_step_that_is_never_made_costs_a_wait_with_a_limit():
-    world = World(hold_timeout_s=0.05)
+    world = RouterWorld(hold_timeout_s=0.05)
     await use(world, SPLIT.moved((0.0,), {}).opened((1.0,)))
     with pytest.raises(EngineUnavailable, match="a rollout of task 't' goes on"):
         await answer(world, asked(1, "s"))
 
 
 async def test_requests_that_offer_tools_and_name_no_conversation_stay():
-    world = World()
+    world = RouterWorld()
     await use(world, SPLIT.moved((1.0,), {}))
     assert await answer(world, asked(1, None, tools=[{"type": "function"}])) == ("a", "active")
     assert await answer(world, asked(1, "s", tools=[{"type": "function"}])) == ("b", "canary")
 
 
 async def test_a_candidate_that_fails_or_is_full_costs_no_client_its_answer():
-    world = World()
+    world = RouterWorld()
     await use(world, SPLIT.moved((1.0,), {}))
     world.models["b"].fails_at, world.models["b"].error = 0, EngineError("broken")
     assert await answer(world, asked(1)) == ("a", "fallback")
@@ -133,12 +133,12 @@ def test_another_rollout_divides_otherwise_and_a_table_keeps_its_split():
     same = sum((one.mark(f"s{n}") < 2**63) == (other.mark(f"s{n}") < 2**63) for n in range(1000))
     assert 400 < same < 600
     split = Split("x", (Share(B, 0.2), Share(C, 0.3, out=True)), (0.1, 0.0), {7: 2, 2**64 - 1: 0})
-    table = with_split(World().table, "t", split)
+    table = with_split(RouterWorld().table, "t", split)
     assert RouteTable.from_doc(orjson.loads(orjson.dumps(table.to_doc()))) == table
 
 
 def test_a_table_saved_before_there_were_several_candidates_still_loads():
-    table = with_split(World().table, "t", SPLIT.opened((0.25,)).moved((0.25,), {7: ACTIVE}))
+    table = with_split(RouterWorld().table, "t", SPLIT.opened((0.25,)).moved((0.25,), {7: ACTIVE}))
     doc = table.to_doc()
     target = doc["routes"]["t"]["split"]["shares"][0]["target"]
     doc["routes"]["t"]["split"] = {
@@ -155,7 +155,7 @@ def test_a_table_saved_before_there_were_several_candidates_still_loads():
 
 async def test_no_conversation_sees_two_models_while_weights_rise_and_fall():
     rng = random.Random(4)
-    replicas = [World(), World()]
+    replicas = [RouterWorld(), RouterWorld()]
     split = Split("test-1", (Share(B, 0.0), Share(C, 0.0)))
     seen: dict[str, set[str]] = {}
     alive: list[str] = []
@@ -176,7 +176,7 @@ async def test_no_conversation_sees_two_models_while_weights_rise_and_fall():
 
 async def test_a_candidate_that_is_taken_out_gives_its_conversations_to_the_active_model():
     """And nobody else moves, although nothing was opened before."""
-    world = World()
+    world = RouterWorld()
     split = Split("test-1", (Share(B, 0.3), Share(C, 0.3)))
     await use(world, split)
     before = {n: (await answer(world, asked(n, f"s{n}")))[0] for n in range(300)}
@@ -187,7 +187,7 @@ async def test_a_candidate_that_is_taken_out_gives_its_conversations_to_the_acti
 
 
 async def test_a_model_that_is_unloaded_is_taken_out_of_the_split_at_once():
-    table = with_split(World().table, "t", SPLIT)
+    table = with_split(RouterWorld().table, "t", SPLIT)
     assert with_model(table, "b", B, {}).routes["t"].split == SPLIT
     assert with_model(table, "b", None, {}).routes["t"].split.shares[0].out
     assert with_model(table, "b", Target("b", 2, 4), {}).routes["t"].split.shares[0].out

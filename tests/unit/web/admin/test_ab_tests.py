@@ -13,7 +13,7 @@ from hotswap_ray.client.ab_tests import ABTestClient
 from hotswap_ray.core.errors import Conflict, EngineTimeout, InvalidRequest, NotFound
 from tests.unit.web.admin.test_api import FakeController, make_app
 from tests.worlds.ab_test import ALL_RIGHT, HALF, few, many
-from tests.worlds.controller import World
+from tests.worlds.controller import ControllerWorld
 
 
 class Link(ABTestClient):
@@ -30,7 +30,7 @@ class Link(ABTestClient):
 
 @pytest.fixture
 async def world(tmp_path, monkeypatch, quick):
-    made = World(tmp_path)
+    made = ControllerWorld(tmp_path)
     made.learning.rollouts = few(HALF, HALF)
     made.link = Link(await made.start())
 

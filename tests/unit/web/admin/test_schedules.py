@@ -15,7 +15,7 @@ from hotswap_ray.client.schedules import Schedules
 from hotswap_ray.core.errors import ConfigError, InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
 from tests.unit.web.admin.test_api import FakeController, make_app
-from tests.worlds.controller import World, quick_polls
+from tests.worlds.controller import ControllerWorld, quick_polls
 
 NIGHTLY = """
 nightly:
@@ -47,7 +47,7 @@ class Link(Schedules):
 @pytest.fixture
 async def world(tmp_path, monkeypatch):
     quick_polls(monkeypatch)
-    made = World(tmp_path)
+    made = ControllerWorld(tmp_path)
     link = Link(await made.start())
 
     @contextmanager

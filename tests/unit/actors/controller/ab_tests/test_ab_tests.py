@@ -22,7 +22,7 @@ from tests.worlds.ab_test import (
     many,
     seen,
 )
-from tests.worlds.controller import World, make_config
+from tests.worlds.controller import ControllerWorld, make_config
 
 pytestmark = pytest.mark.usefixtures("quick")
 TWO = {**SPEC, "variants": ["b", "c"], "weights": [0.3, 0.2]}
@@ -30,7 +30,7 @@ TWO = {**SPEC, "variants": ["b", "c"], "weights": [0.3, 0.2]}
 
 @pytest.fixture
 async def world(tmp_path, quick):
-    made = World(tmp_path)
+    made = ControllerWorld(tmp_path)
     made.learning.rollouts = few(HALF, HALF)
     await made.start()
     return made
@@ -74,7 +74,7 @@ async def test_a_proven_winner_may_get_the_task(world):
 
 async def test_a_winner_whose_swap_fails_is_let_go_by_the_swap(tmp_path):
     canary = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.5, "min_requests": 1000}]}
-    world = World(tmp_path, make_config(canary=canary))
+    world = ControllerWorld(tmp_path, make_config(canary=canary))
     world.learning.rollouts = many(HALF, ALL_RIGHT)
     await world.start()
     test = (await world.controller.ab_test("t", {**SPEC, "on_end": "promote"}))["id"]
@@ -150,7 +150,7 @@ async def test_what_cannot_be_is_refused_at_once_with_the_reason(world):
 async def test_an_incompatible_variant_is_refused(tmp_path):
     tasks = {"t": {"model": "a", "requirements": {"context_tokens": 4096}}}
     models = {"a": {"context_tokens": 8192}, "b": {"context_tokens": 512}}
-    world = World(tmp_path, make_config(models, tasks))
+    world = ControllerWorld(tmp_path, make_config(models, tasks))
     await world.start()
     with pytest.raises(Incompatible, match="b may not replace a for t"):
         await world.controller.ab_test("t", SPEC)

@@ -23,8 +23,8 @@ from tests.unit.actors.controller.autoswap.test_loop import (
     swap_by_itself,
     view_of,
 )
-from tests.unit.actors.controller.swaps.test_recovery import restart
 from tests.worlds.controller import make_world, quick_polls
+from tests.worlds.crash import restart
 from tests.worlds.fakes import FakeClock, ScriptedStore
 
 
@@ -137,7 +137,7 @@ async def test_a_mode_that_was_set_outlasts_a_restart_until_it_is_the_files_agai
     world = await make_world(tmp_path, settings("advise"))
     assert (await world.controller.set_autoswap("t", "on"))["mode"] == "on"
     await world.controller.set_autoswap("u", "advise")
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
 
     async def modes():
         tasks = (await heir.controller.status())["tasks"]
@@ -146,14 +146,14 @@ async def test_a_mode_that_was_set_outlasts_a_restart_until_it_is_the_files_agai
     assert await modes() == {"t": "on", "u": "advise"}
     assert await heir.controller.set_autoswap("t", "config") == {"task": "t", "mode": "advise"}
     assert await heir.controller.set_autoswap("u", "config") == {"task": "u", "mode": "off"}
-    heir = await restart(heir, tmp_path)
+    heir = await restart(heir)
     assert await modes() == {"t": "advise", "u": "off"}
 
 
 async def test_a_setting_of_a_task_that_left_the_configuration_harms_nobody(tmp_path):
     world = await make_world(tmp_path, settings("off"))
     world.store.save_setting("autoswap:gone", {"mode": "on"})
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
     assert set((await heir.controller.status())["tasks"]) == {"t", "u"}
 
 
@@ -198,7 +198,7 @@ async def test_after_a_restart_a_task_is_explained_by_what_was_kept(tmp_path):
     world.learning.found = look(undecided(samples=7))
     await world.until(lambda: world.store.load_decisions("t"))
     world.config = settings(look_s=600)
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
     assert "on 7 comparisons" in (await heir.controller.explain("t"))["sentence"]
 
 

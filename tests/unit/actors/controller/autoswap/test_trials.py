@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from tests.unit.actors.controller.autoswap.test_loop import looks, settings, view_of
-from tests.worlds.controller import World, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_world, quick_polls
 
 CHECKED = {"checks": [{"kind": "contains", "value": "right"}]}
 
@@ -150,7 +150,7 @@ async def test_named_candidates_limit_who_is_tried(tmp_path):
 
 
 async def test_what_a_candidate_costs_is_told_with_the_views(tmp_path):
-    world = World(tmp_path, settings(models={"b": {"usd_per_million_tokens_out": 2.0}}))
+    world = ControllerWorld(tmp_path, settings(models={"b": {"usd_per_million_tokens_out": 2.0}}))
     asked = []
     world.learning.look = _noting(world.learning.look, asked)
     await world.start()

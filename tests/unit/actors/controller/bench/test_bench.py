@@ -22,7 +22,7 @@ from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.reports.bench import COLUMNS, cells, plot
-from tests.worlds.controller import World, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, quick_polls
 from tests.worlds.fakes import MIB, FakeFleet, FakeLearning
 
 PROMPTS = [
@@ -77,7 +77,7 @@ class Fleet(FakeFleet):
             self.at_work -= 1
 
 
-class BenchWorld(World):
+class BenchWorld(ControllerWorld):
     """A world whose requests can be held back, and whose controller can be replaced."""
 
     def __init__(self, path, config=None, total=None):

@@ -8,8 +8,8 @@ from hotswap_ray.actors.controller.schedules import scheduler as module
 from hotswap_ray.actors.controller.schedules.scheduler import Scheduler
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.spec.schedule import ScheduleSpec
-from tests.unit.actors.controller.swaps.test_recovery import restart, succession
-from tests.worlds.controller import Crash, World, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.crash import crash_after_every_commit, restart
 from tests.worlds.fakes import FakeClock, ScriptedStore
 
 START_S = 1_700_000_000.0  # 22:13:20 UTC
@@ -427,7 +427,7 @@ async def test_the_controller_swaps_at_the_time_and_says_so(tmp_path, quick):
     (row,) = await world.controller.schedules()
     assert row["results"][-1]["state"] == "succeeded"
     assert {record["requested_by"] for record in world.store.load_swaps()} == {"schedule"}
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
     heir.clock.now_s = DUE_S + 60
     await heir.controller._scheduler.look()
     assert len(heir.store.load_swaps()) == 2
@@ -473,48 +473,26 @@ async def test_the_controller_refuses_what_cannot_be_and_tells_what_would_be(tmp
 
 
 def test_a_controller_that_dies_after_any_commit_swaps_each_task_once(tmp_path, quick):
-    for commits in range(1, 60):
-        path = tmp_path / str(commits)
-        path.mkdir()
-        world, crashed = _run_until_a_crash(path, commits)
-        where = f"crash after commit {commits}"
+    async def run(world):
+        world.clock.now_s = DUE_S
+        world.controller._scheduler.wake()
+        await done(world)
+
+    async def go_on(heir):
+        heir.clock.now_s = DUE_S + 30
+        await heir.start()
+        await done(heir)
+
+    def check(world):
         records = {record["swap_id"]: record for record in world.store.load_swaps()}
-        assert sorted(records) == [f"s-{int(DUE_S)}-{n}" for n in range(2)], where
-        assert {record["phase"] for record in records.values()} == {"succeeded"}, where
-        assert (world.model_of("t"), world.model_of("u")) == ("b", "c"), where
-        assert world.fleet.harm == [], where
+        assert sorted(records) == [f"s-{int(DUE_S)}-{n}" for n in range(2)]
+        assert {record["phase"] for record in records.values()} == {"succeeded"}
+        assert (world.model_of("t"), world.model_of("u")) == ("b", "c")
+        assert world.fleet.harm == []
         kinds = [r["doc"]["event"] for r in world.store.load_events() if r["kind"] == "schedule"]
-        assert (kinds.count("started"), kinds.count("finished")) == (1, 1), where
-        if not crashed:
-            return
-    raise AssertionError("the run has more commits than were tried")
+        assert (kinds.count("started"), kinds.count("finished")) == (1, 1)
 
-
-def _run_until_a_crash(path, commits):
-    crash, loop = Crash(), asyncio.new_event_loop()
-    world = World(path, scheduled(at_once=2))
-    loop.run_until_complete(world.start())
-    crash.after(world, commits, loop)
-    world.clock.now_s = DUE_S
-    world.controller._scheduler.wake()
-    work = loop.create_task(done(world))
-    work.add_done_callback(lambda _: loop.stop())
-    loop.run_forever()
-    crash.bury(loop)
-    if not crash.happened:
-        work.result()
-        world.store.after_commit = None
-        return world, False
-    try:
-        with asyncio.Runner() as runner:
-            heir = succession(world, path)
-            heir.clock.now_s = DUE_S + 30
-            runner.run(_go_on(heir))
-    finally:
-        crash.release()
-    return heir, True
-
-
-async def _go_on(heir):
-    await heir.start()
-    await done(heir)
+    config = scheduled(at_once=2)
+    crash_after_every_commit(
+        run, check, tmp_path, lambda path: ControllerWorld(path, config), go_on=go_on
+    )

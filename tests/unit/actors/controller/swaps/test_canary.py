@@ -9,7 +9,7 @@ import pytest
 from hotswap_ray.core.errors import EngineUnavailable, IllegalTransition, InvalidRequest
 from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.spec.rollout import CanarySpec, plan_of
-from tests.worlds.controller import World, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, quick_polls
 
 PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.1}, {"weight": 0.5}]}
 
@@ -25,7 +25,7 @@ def seen(number, failures=0, at_s=2e9, latency_ms=10.0):
 @pytest.fixture
 async def world(tmp_path, monkeypatch):
     quick_polls(monkeypatch)
-    made = World(tmp_path, make_config(canary=PLAN))
+    made = ControllerWorld(tmp_path, make_config(canary=PLAN))
     made.learning.rollouts = lambda since_s: (seen(200), seen(40))
     await made.start()
     return made

@@ -15,7 +15,7 @@ from hotswap_ray.core.errors import (
     NotSupported,
 )
 from hotswap_ray.core.fit.room import Room
-from tests.worlds.controller import World, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
 from tests.worlds.fakes import MIB
 
 EVENT_BYTES = 1024
@@ -29,7 +29,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 async def world(tmp_path):
-    made = World(tmp_path)
+    made = ControllerWorld(tmp_path)
     await made.start()
     yield made
     assert made.fleet.harm == []

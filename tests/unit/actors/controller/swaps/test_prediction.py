@@ -7,7 +7,7 @@ import pytest
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
 from hotswap_ray.core.evidence.cell import Evidence
 from hotswap_ray.core.swap.phases import Phase, Swap
-from tests.worlds.controller import World, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, quick_polls
 from tests.worlds.fakes import MIB
 
 SEEN = {"count": 60, "reward": "quality", "quality": 0.9, "judged": 50, "latency_ms": 20.0,
@@ -21,7 +21,7 @@ def quick(monkeypatch):
 
 @pytest.fixture
 async def world(tmp_path):
-    made = World(tmp_path, make_config(models={"b": {"usd_per_million_tokens_out": 5}}))
+    made = ControllerWorld(tmp_path, make_config(models={"b": {"usd_per_million_tokens_out": 5}}))
     await made.start()
     cell = made.learning.cells["t", "b"] = Evidence("t", "b")
     cell.score([1.0, 0.8] * 40)
@@ -96,7 +96,7 @@ async def test_memory_and_load_time_are_predicted_from_earlier_loads(world):
 async def test_a_prediction_tells_what_the_model_does_not_meet(tmp_path):
     tasks = {"t": {"model": "a", "requirements": {"context_tokens": 4096}}}
     models = {"a": {"context_tokens": 8192}}
-    world = World(tmp_path, make_config(models, tasks))
+    world = ControllerWorld(tmp_path, make_config(models, tasks))
     await world.start()
     said = await world.controller.predict("t", "b")
     assert said["accepted"] is False

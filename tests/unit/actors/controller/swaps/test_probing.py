@@ -16,7 +16,7 @@ from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
 from tests.unit.cli.test_predict import LocalLink
-from tests.worlds.controller import World, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, quick_polls
 from tests.worlds.fakes import FakeFleet, ScriptedStore
 
 EVERYTHING = ("chat", "completions", "tools", "json", "reasoning")
@@ -159,7 +159,7 @@ async def world_of(tmp_path, monkeypatch):
             }
         }
         models = {"a": simulated(*EVERYTHING), "b": candidate}
-        world = World(tmp_path, make_config(models, tasks, **dict(swap)))
+        world = ControllerWorld(tmp_path, make_config(models, tasks, **dict(swap)))
         world.fleet, ingress = RealFleet(), world.fleet.ingress
         world.fleet.ingress = ingress
         await world.start()

@@ -11,12 +11,11 @@ from hotswap_ray.actors.ingress import suspects
 from hotswap_ray.core.errors import EngineUnavailable
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import with_route, with_split
-from tests.unit.actors.controller.swaps.test_recovery import MOST_COMMITS, restart, run_with_crash
 from tests.unit.core.routing.test_split import answer, asked
 from tests.worlds.controller import make_config, quick_polls
+from tests.worlds.crash import crash_after_every_commit, restart, run_with_crash
 from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end, seen
-from tests.worlds.router import A, B
-from tests.worlds.router import World as RouterWorld
+from tests.worlds.router import A, B, RouterWorld
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +144,7 @@ async def test_a_configuration_reloaded_in_mid_rollout_changes_no_plan(tmp_path)
     world.store.refuses = True  # the old process writes no more
     strict = {"steps": [{"weight": 0.5, "min_requests": 10**6}], "on_inconclusive": "abort"}
     world.config = make_config(canary={**PLAN, **strict, "max_step_s": 1})
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
     heir.clock.now_s += 10
     await heir.at_step(swap_id, 1)
     heir.learning.rollouts = lambda since_s: GOOD
@@ -161,7 +160,7 @@ async def test_a_swap_that_began_without_canary_gets_none_from_a_new_configurati
     world.store.refuses = True
     world.fleet.scripts["b"].answer_s = 0
     world.config = make_config(canary=PLAN)
-    heir = await restart(world, tmp_path)
+    heir = await restart(world)
     record = await heir.controller.wait(swap_id, 10)
     assert record["phase"] == "succeeded"
     assert "canary" not in record["facts"]
@@ -180,39 +179,34 @@ async def failing_rollout(world):
 JOBS = [(rollout, "succeeded"), (failing_rollout, "failed")]
 
 
-def check_crashed(path, monkeypatch, commits, job, phase):
-    """Run a rollout, crash, and look at how its heir ends it; whether it came to a crash."""
-    path.mkdir()
-    monkeypatch.setattr("tests.unit.actors.controller.swaps.test_recovery.World", Watched)
-    world, crashed = run_with_crash(path, make_config(canary=PLAN), None, {}, commits, job)
+def check_ended(world, phase):
+    """The heir of a rollout brought it to its end."""
     record = world.store.load_swap("s1")
-    where = f"crash after commit {path.name}: {record['phase']} {record['error']}"
-    assert record["phase"] == phase, where
-    assert world.model_of("t") == ("b" if phase == "succeeded" else "a"), where
-    assert world.table.routes["t"].split is None, where
-    assert world.fleet.harm == [], where
-    return crashed
+    assert record["phase"] == phase, record["error"]
+    assert world.model_of("t") == ("b" if phase == "succeeded" else "a")
+    assert world.table.routes["t"].split is None
+    assert world.fleet.harm == []
 
 
 @pytest.mark.parametrize(("job", "phase"), JOBS)
 def test_a_controller_that_dies_after_any_commit_of_a_rollout_comes_to_the_same_end(
-    tmp_path, monkeypatch, job, phase
+    tmp_path, job, phase
 ):
     """In each phase and in each step."""
-    tried = range(1, MOST_COMMITS)
-    ends = (check_crashed(tmp_path / str(n), monkeypatch, n, job, phase) for n in tried)
-    assert not all(ends), "the swap has more commits than were tried"
+    crash_after_every_commit(job, lambda world: check_ended(world, phase), tmp_path, Watched)
 
 
 @pytest.mark.parametrize("weight", [0.01, 0.99])
 def test_a_controller_that_dies_between_opening_a_step_and_making_it_comes_to_the_same_end(
-    tmp_path, monkeypatch, weight
+    tmp_path, weight
 ):
     def opened(world):
         split = world.saved and world.saved[-1][1].routes["t"].split
         return bool(split) and split.opening == (weight,)
 
-    assert check_crashed(tmp_path / "open", monkeypatch, opened, rollout, "succeeded")
+    world, crashed = run_with_crash(Watched(tmp_path), opened, rollout)
+    assert crashed
+    check_ended(world, "succeeded")
 
 
 def die(model):

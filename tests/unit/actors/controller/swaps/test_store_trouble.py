@@ -3,7 +3,7 @@
 import pytest
 
 from hotswap_ray.core.errors import StoreError
-from tests.worlds.controller import World, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
 
 
 @pytest.fixture(autouse=True)
@@ -62,7 +62,7 @@ async def test_a_verdict_that_came_while_the_store_refused_is_kept(tmp_path):
 
 
 async def test_a_controller_that_cannot_read_the_store_starts_when_it_can(tmp_path):
-    world = World(tmp_path, make_config())
+    world = ControllerWorld(tmp_path, make_config())
     world.store.refuses = True
     starting = world.start()
     with pytest.raises(StoreError):

@@ -15,12 +15,8 @@ from hotswap_ray.actors.controller.swaps.webhooks import sign
 from hotswap_ray.config import Config
 from hotswap_ray.core.spec.webhook import STOPPABLE, WebhookSpec
 from hotswap_ray.core.swap.phases import TERMINAL, Phase
-from tests.unit.actors.controller.swaps.test_recovery import (
-    check_history,
-    plain_swap,
-    run_with_crash,
-)
-from tests.worlds.controller import make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.crash import check_history, plain_swap, run_with_crash
 
 ALONE = {"t": {"model": "a"}}
 ACTED = [phase for phase in Phase if phase not in TERMINAL]
@@ -218,7 +214,7 @@ def test_a_controller_that_dies_between_phases_tells_each_at_least_once(
     acted = [phase for phase in ACTED if phase is not Phase.BAKING]  # ended by a promotion here
     events = [f"before:{phase}" for phase in acted]
     config = configured({"url": receiver.url(), "events": events})
-    world, died = run_with_crash(tmp_path, config, None, {}, commits, plain_swap)
+    world, died = run_with_crash(ControllerWorld(tmp_path, config), commits, plain_swap)
     assert died
     passed = [phase for phase in check_history(world) if phase in acted]
     told = [(headers["x-hotswap-delivery"], name) for (_, headers, _), name in zip(
