@@ -20,6 +20,7 @@ from hotswap_ray.engines.openai import OpenAIEngine
 from hotswap_ray.engines.simulated import SimulatedEngine
 from hotswap_ray.testing import body_of, check_engine, text_of
 from tests.contract.engine_server import serving
+from tests.worlds.until import until
 
 
 @pytest.fixture
@@ -41,12 +42,6 @@ def llama(source="gemma3-270m", **changes):
 def remote(base_url, source="served", **options):
     options = {"base_url": base_url, "max_retries": 0, **options}
     return OpenAIEngine(ModelSpec(id="remote", engine="openai", source=source, options=options))
-
-
-async def until(condition, within_s=10):
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - what it watches lives in other threads
-            await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize(

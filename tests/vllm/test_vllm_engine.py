@@ -12,6 +12,7 @@ import pytest_asyncio
 from hotswap_ray.core.errors import EngineLoadFailed, EngineUnavailable
 from hotswap_ray.engines.vllm.engine import VllmEngine
 from hotswap_ray.testing import check_engine, text_of
+from tests.worlds.until import until
 
 pytestmark = [pytest.mark.vllm, pytest.mark.asyncio(loop_scope="module")]
 
@@ -39,12 +40,6 @@ def has_ended(process):
         return process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return True
-
-
-async def until(condition, within_s=60):
-    async with asyncio.timeout(within_s):
-        while not condition():  # noqa: ASYNC110 - what it watches lives in other processes
-            await asyncio.sleep(0.01)
 
 
 async def test_ray_has_the_names_that_the_engine_rests_on():
@@ -105,16 +100,16 @@ async def test_closing_a_stream_aborts_the_request_in_vllm(loaded):
     await anext(stream)
     assert unfinished(loaded) == 1
     await stream.aclose()
-    await until(lambda: unfinished(loaded) == 0)
+    await until(lambda: unfinished(loaded) == 0, within_s=60)
 
 
 async def test_cancelling_a_whole_answer_aborts_the_request_and_stays_cancelled(loaded):
     task = asyncio.create_task(loaded.generate("chat/completions", chat(LONG)))
-    await until(lambda: unfinished(loaded) == 1)
+    await until(lambda: unfinished(loaded) == 1, within_s=60)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await until(lambda: unfinished(loaded) == 0)
+    await until(lambda: unfinished(loaded) == 0, within_s=60)
 
 
 def chat(body):

@@ -2,30 +2,20 @@
 
 import asyncio
 
-import numpy as np
-
-from hotswap_ray.core.rollout.guardrails import Seen
+from tests.worlds.seen import seen
 
 SPEC = {"variants": ["b"], "settle_s": 0, "check_s": 0.05}
 ALL_RIGHT, HALF, SOME = [1.0], [1.0, 0.0], [1.0, 0.0, 0.0, 0.0]
 
 
-def seen(quality, number=200, failures=0, at_s=2e9):
-    """Requests whose quality repeats a pattern."""
-    success, none = np.ones(number), np.full(number, np.nan)
-    success[:failures] = 0
-    latency, arrival = np.full(number, 10.0), np.full(number, at_s)
-    return Seen(success, latency, none, np.resize(quality, number), arrival, none, none)
-
-
 def few(*patterns):
     """Too few requests of each model to end anything."""
-    return lambda since_s: [seen(pattern, 6) for pattern in patterns]
+    return lambda since_s: [seen(6, quality=pattern) for pattern in patterns]
 
 
 def many(*patterns):
     """Enough of them."""
-    return lambda since_s: [seen(pattern, 400) for pattern in patterns]
+    return lambda since_s: [seen(400, quality=pattern) for pattern in patterns]
 
 
 async def ended(world, test_id):

@@ -12,6 +12,7 @@ from hotswap_ray.actors.controller.swaps import runner as swap_runner
 from hotswap_ray.actors.judge.judge import judge_here
 from hotswap_ray.config import Config
 from tests.worlds.fakes import FakeClock, FakeFleet, FakeIngress, FakeLearning, ScriptedStore
+from tests.worlds.until import until
 
 
 def make_config(models=None, tasks=None, **swap):
@@ -80,9 +81,7 @@ class ControllerWorld:
 
     async def until(self, condition, timeout_s=10):
         """Wait until a condition holds."""
-        async with asyncio.timeout(timeout_s):
-            while not condition():  # noqa: ASYNC110 - what is waited for has no event
-                await asyncio.sleep(0.002)
+        await until(condition, timeout_s)
 
     async def swap(self, task, model, **options):
         """Swap and wait for its end."""

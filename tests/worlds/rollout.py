@@ -2,23 +2,12 @@
 
 from itertools import pairwise
 
-import numpy as np
-
-from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.routing.table import RouteTable
 from hotswap_ray.core.swap.phases import TRANSITIONS, Phase
 from tests.worlds.controller import ControllerWorld, make_config
+from tests.worlds.seen import seen
 
 PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.01}, {"weight": 0.99}]}
-
-
-def seen(number, failures=0, at_s=2e9, quality=np.nan):
-    """Requests of one model; those that failed came first."""
-    success, none = np.ones(number), np.full(number, np.nan)
-    success[:failures] = 0
-    latency_ms, arrival = np.full(number, 10.0), np.full(number, at_s)
-    judged = np.broadcast_to(quality, number).astype(float)
-    return Seen(success, latency_ms, none, judged, arrival, none, none)
 
 
 GOOD, FEW, BAD = (seen(200), seen(40)), (seen(5), seen(3)), (seen(900), seen(60, 20))

@@ -14,29 +14,20 @@ from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.replay.data import read
 from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.link import LocalLink
 
 
-class LocalLink:
-    """The connection of an ``Arbiter``, to objects of this process."""
+class Link(LocalLink):
+    """The benchmarks are what a test says that they are."""
 
-    def __init__(self, world):
-        self._loop = asyncio.get_running_loop()
-        self._world = world
-        self.bench_results = []
+    bench_results = ()
 
     def controller(self, method, *args, **options):
         if method == "bench_results":
             if not self.bench_results:
                 raise NotFound("no benchmark is known")
             return self.bench_results
-        return self._call(self._world.controller, method, args)
-
-    def learning(self, method, *args, **options):
-        return self._call(self._world.learning, method, args)
-
-    def _call(self, actor, method, args):
-        work = getattr(actor, method)(*args)
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+        return super().controller(method, *args, **options)
 
 
 @pytest.fixture
@@ -45,7 +36,7 @@ async def world(tmp_path, monkeypatch):
     made = ControllerWorld(tmp_path, make_config(models={"b": {"usd_per_million_tokens_out": 5}}))
     made.learning = LearningActor(made.store, list(made.config.tasks.values()), made.clock)
     await made.start()
-    made.link = LocalLink(made)
+    made.link = Link(made)
 
     @contextmanager
     def connected(address, namespace):

@@ -6,18 +6,17 @@ import numpy as np
 import pytest
 
 from hotswap_ray.core.rollout.ab_report import ABTestSpec, history, report
-from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.reports.ab_test import plot, text
+from tests.worlds.seen import seen
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def seen(rng, chance, number):
-    none = np.full(number, np.nan)
-    return Seen(
-        np.ones(number), rng.lognormal(5, 0.3, number), none,
-        (rng.random(number) < chance) * 1.0, np.arange(number) * 1.0, np.full(number, 0.001), none,
-    )  # fmt: skip
+def judged(rng, chance, number):
+    latency_ms, quality = rng.lognormal(5, 0.3, number), (rng.random(number) < chance) * 1.0
+    return seen(
+        number, at_s=np.arange(number), quality=quality, latency_ms=latency_ms, cost_usd=0.001
+    )
 
 
 LONG = "a-model-with-a-name-of-no-fewer-than-60-characters-which-is-legal"
@@ -27,7 +26,11 @@ LONG = "a-model-with-a-name-of-no-fewer-than-60-characters-which-is-legal"
 def case():
     rng = np.random.default_rng(1)
     spec = ABTestSpec(variants=("large", LONG, "idle"))
-    now = {"small": seen(rng, 0.6, 400), "large": seen(rng, 0.8, 400), LONG: seen(rng, 0.2, 400)}
+    now = {
+        "small": judged(rng, 0.6, 400),
+        "large": judged(rng, 0.8, 400),
+        LONG: judged(rng, 0.2, 400),
+    }
     return report(spec, "small", now).to_doc(), history(spec, "small", now)
 
 

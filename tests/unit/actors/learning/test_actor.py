@@ -10,6 +10,7 @@ from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreErr
 from hotswap_ray.core.outcome import Criteria
 from hotswap_ray.core.spec.task import Preferences, TaskSpec
 from hotswap_ray.store import Store
+from tests.worlds.until import until
 
 CAPITALS = TaskSpec(id="capitals", model="small", quality_target=0.6)
 
@@ -57,13 +58,6 @@ def rounded(cell):
     row["latency_ms"] = cell.latency_ms.total
     row["quality_weight"] = cell.quality.weight
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()}
-
-
-async def until(condition):
-    """Let the loop run until something is so."""
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 - the condition is no event
-            await asyncio.sleep(0.002)
 
 
 async def test_a_recorded_batch_is_durable_and_counts_once_also_after_a_restart(store, outcome):

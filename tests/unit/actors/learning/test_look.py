@@ -14,6 +14,7 @@ from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
 from tests.worlds.fakes import ScriptedStore
 from tests.worlds.learning import CAREFREE, LearningWorld, collapse
+from tests.worlds.until import until
 
 
 @pytest.fixture
@@ -26,12 +27,6 @@ def store(store_url):
 @pytest.fixture
 def world(store):
     return LearningWorld(store)
-
-
-async def until(condition):
-    async with asyncio.timeout(5):
-        while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.002)
 
 
 # --- when it returns -------------------------------------------------------------------------

@@ -11,27 +11,17 @@ from hotswap_ray.core.proof.betting import Matching, PairTest
 from hotswap_ray.core.rollout.ab_pairs import pair_of
 from hotswap_ray.core.rollout.ab_report import ABTestSpec, harmful, history, report, weights_of
 from hotswap_ray.core.rollout.ab_weights import chances_of_best
-from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.spec.rollout import GuardrailSpec
+from tests.worlds.seen import seen
 
 NO_LIMITS = GuardrailSpec(error_rate=None, latency_p95=None, ttft_p95=None, quality=None)
 
 
-def seen(quality, at_s=None, success=None, cost=None, latency_ms=None):
+def judged(quality, **more):
+    """Requests with these qualities that came one a second, and nothing else is known of them."""
     number = len(quality)
-    none = np.full(number, np.nan)
-
-    def given(values, usual):
-        return usual if values is None else np.broadcast_to(np.asarray(values, float), (number,))
-
-    return Seen(
-        given(success, np.ones(number)),
-        given(latency_ms, none),
-        none,
-        np.asarray(quality, float),
-        given(at_s, np.arange(number) * 1.0),
-        given(cost, none),
-        none,
+    return seen(
+        number, quality=quality, **{"at_s": np.arange(number), "latency_ms": np.nan, **more}
     )
 
 
@@ -59,7 +49,9 @@ class Traffic:
 
     def seen(self):
         return {
-            model: seen(tape[: self.counts[model]], self.arrivals[model][: self.counts[model]])
+            model: judged(
+                tape[: self.counts[model]], at_s=self.arrivals[model][: self.counts[model]]
+            )
             for model, tape in self.tapes.items()
         }
 
@@ -122,9 +114,9 @@ def test_a_harmful_variant_is_out_after_some_forty_requests():
 def test_a_variant_that_fails_a_guardrail_is_dropped_and_cannot_win():
     rng = np.random.default_rng(5)
     now = {
-        "a": seen(coins(rng, 0.5, 200)),
-        "b": seen(coins(rng, 0.95, 200), success=coins(rng, 0.7, 200)),
-        "c": seen(coins(rng, 0.5, 200)),
+        "a": judged(coins(rng, 0.5, 200)),
+        "b": judged(coins(rng, 0.95, 200), success=coins(rng, 0.7, 200)),
+        "c": judged(coins(rng, 0.5, 200)),
     }
     spec = ABTestSpec(variants=("b", "c"))
     assert list(harmful(spec, "a", now)) == ["b"]
@@ -138,11 +130,11 @@ def test_a_variant_that_fails_a_guardrail_is_dropped_and_cannot_win():
 def test_when_every_variant_is_out_the_control_stays_for_that_reason():
     rng = np.random.default_rng(6)
     spec = ABTestSpec(variants=("b",))
-    broken = {"a": seen(np.full(99, 0.5)), "b": seen(np.full(99, 0.5), success=np.zeros(99))}
+    broken = {"a": judged(np.full(99, 0.5)), "b": judged(np.full(99, 0.5), success=np.zeros(99))}
     assert report(spec, "a", broken).reason == "harm"
-    poor = {"a": seen(coins(rng, 0.9, 99)), "b": seen(coins(rng, 0.2, 99))}
+    poor = {"a": judged(coins(rng, 0.9, 99)), "b": judged(coins(rng, 0.2, 99))}
     assert report(spec, "a", poor).reason == "worse"
-    gone = report(spec, "a", {"a": seen([]), "b": seen([])}, {"b": "its replica died"})
+    gone = report(spec, "a", {"a": judged([]), "b": judged([])}, {"b": "its replica died"})
     assert (gone.state, gone.reason) == ("ended", "harm")
     assert "its replica died" in gone.sentence
 
@@ -151,7 +143,7 @@ def test_equal_models_end_as_equivalent_and_the_cheaper_one_wins():
     quality = np.resize([1.0, 0.8, 0.9, 0.7], 4000)
 
     def of(price):
-        now = {"a": seen(quality, cost=0.02), "b": seen(quality, cost=price)}
+        now = {"a": judged(quality, cost_usd=0.02), "b": judged(quality, cost_usd=price)}
         found = report(ABTestSpec(variants=("b",)), "a", now)
         assert found.reason == "equivalent"
         return found.winner
@@ -161,7 +153,7 @@ def test_equal_models_end_as_equivalent_and_the_cheaper_one_wins():
 
 def test_a_variant_proven_not_better_ends_the_test_without_waiting_to_know_how_much_worse():
     quality = np.resize([1.0, 0.8, 0.9, 0.7], 4000)
-    now = {"a": seen(quality), "b": seen(quality - 0.03)}
+    now = {"a": judged(quality), "b": judged(quality - 0.03)}
     found = report(ABTestSpec(variants=("b",), margin=0.029, guardrails=NO_LIMITS), "a", now)
     assert (found.reason, found.winner) == ("not_better", None)
     assert "b (-0.030): not better than a" in found.sentence
@@ -170,16 +162,16 @@ def test_a_variant_proven_not_better_ends_the_test_without_waiting_to_know_how_m
 def test_a_cheaper_variant_is_not_sent_off_before_it_is_known_whether_it_is_as_good():
     quality = np.resize([1.0, 0.8, 0.9, 0.7], 4000)
     spec = ABTestSpec(variants=("b",), margin=0.029, guardrails=NO_LIMITS)
-    now = {"a": seen(quality, cost=0.02), "b": seen(quality - 0.03, cost=0.01)}
+    now = {"a": judged(quality, cost_usd=0.02), "b": judged(quality - 0.03, cost_usd=0.01)}
     assert report(spec, "a", now).reason == "running"
-    now["b"] = seen(quality - 0.03, cost=0.02)
+    now["b"] = judged(quality - 0.03, cost_usd=0.02)
     assert report(spec, "a", now).reason == "not_better"
 
 
 def test_of_several_better_ones_the_best_wins():
     rng = np.random.default_rng(7)
-    now = {m: seen(coins(rng, c, 300)) for m, c in (("a", 0.4), ("b", 0.65), ("c", 0.9))}
-    found = report(ABTestSpec(variants=("b", "c", "d")), "a", {**now, "d": seen([])})
+    now = {m: judged(coins(rng, c, 300)) for m, c in (("a", 0.4), ("b", 0.65), ("c", 0.9))}
+    found = report(ABTestSpec(variants=("b", "c", "d")), "a", {**now, "d": judged([])})
     assert (found.reason, found.winner) == ("running", None)  # d must have its requests
     assert "each model needs 20 requests, d has 0" in found.sentence
     found = report(ABTestSpec(variants=("b", "c", "d")), "a", {**now, "d": now["a"]})
@@ -188,7 +180,7 @@ def test_of_several_better_ones_the_best_wins():
 
 
 def test_the_limits_of_a_test_end_it_undecided():
-    now = {"a": seen(np.full(50, 0.5)), "b": seen(np.resize([0.0, 1.0], 50))}
+    now = {"a": judged(np.full(50, 0.5)), "b": judged(np.resize([0.0, 1.0], 50))}
     spec = ABTestSpec(variants=("b",), max_requests=100, max_s=60)
     assert report(spec, "a", now).reason == "max_requests"
     spec = ABTestSpec(variants=("b",), max_s=60)
@@ -198,7 +190,7 @@ def test_the_limits_of_a_test_end_it_undecided():
 
 def test_answers_that_nobody_judged_are_named_and_nothing_else_is_taken_instead():
     none = np.full(200, np.nan)
-    now = {"a": seen(none), "b": seen(none, success=np.zeros(200))}
+    now = {"a": judged(none), "b": judged(none, success=np.zeros(200))}
     found = report(ABTestSpec(variants=("b",), guardrails=NO_LIMITS), "a", now)
     assert found.missing == ("a", "b")
     assert found.state == "running"
@@ -227,9 +219,9 @@ def test_a_report_is_plain_json_and_the_same_each_time():
 
 def test_the_cost_of_the_test_is_what_the_variants_cost_more_and_what_was_given_up():
     now = {
-        "a": seen(np.full(10, 0.5), cost=0.01),
-        "b": seen(np.full(10, 0.7), cost=0.03),
-        "c": seen(np.full(10, 0.4), cost=0.005),
+        "a": judged(np.full(10, 0.5), cost_usd=0.01),
+        "b": judged(np.full(10, 0.7), cost_usd=0.03),
+        "c": judged(np.full(10, 0.4), cost_usd=0.005),
     }
     found = report(ABTestSpec(variants=("b", "c")), "a", now)
     assert found.extra_cost_usd == pytest.approx(10 * 0.02 - 10 * 0.005)
@@ -247,7 +239,7 @@ def test_values_meet_as_matching_joins_them_by_the_stated_shares(weights, ratio)
         joined += matching.active(value)
     for value in new:
         joined += matching.candidate(value)
-    pair = pair_of(spec, "a", {"a": seen(old), "b": seen(new)}, "b")
+    pair = pair_of(spec, "a", {"a": judged(old), "b": judged(new)}, "b")
     assert pair.rising == pytest.approx(joined)
     test = PairTest(spec.margin, spec.equivalence)
     test.extend(joined)
@@ -259,8 +251,8 @@ def test_adaptive_blocks_do_not_depend_on_what_was_seen():
     old, new = rng.random(90), rng.random(90)
     spec = ABTestSpec(variants=("b",), adaptive=True)
     for few, many in ((20, 90), (90, 20), (50, 50)):
-        pair = pair_of(spec, "a", {"a": seen(old[:few]), "b": seen(new[:many])}, "b")
-        whole = pair_of(spec, "a", {"a": seen(old), "b": seen(new)}, "b")
+        pair = pair_of(spec, "a", {"a": judged(old[:few]), "b": judged(new[:many])}, "b")
+        whole = pair_of(spec, "a", {"a": judged(old), "b": judged(new)}, "b")
         assert pair.rising == pytest.approx(whole.rising[: len(pair.rising)])
         assert pair.falling == pytest.approx(whole.falling[: len(pair.falling)])
 
@@ -268,9 +260,9 @@ def test_adaptive_blocks_do_not_depend_on_what_was_seen():
 def test_adaptive_shares_follow_the_odds_above_a_floor_and_wait_for_enough_values():
     rng = np.random.default_rng(10)
     spec = ABTestSpec(variants=("b", "c"), adaptive=True, min_weight=0.1)
-    few = {m: seen(coins(rng, 0.5, 10)) for m in "abc"}
+    few = {m: judged(coins(rng, 0.5, 10)) for m in "abc"}
     assert weights_of(spec, "a", few) == spec.shares
-    now = {m: seen(coins(rng, p, 200)) for m, p in (("a", 0.4), ("b", 0.9), ("c", 0.4))}
+    now = {m: judged(coins(rng, p, 200)) for m, p in (("a", 0.4), ("b", 0.9), ("c", 0.4))}
     assert weights_of(spec, "a", now) == {"b": 0.8, "c": 0.1}
     assert weights_of(spec, "a", now, {"b": "harm"})["b"] == 0
     assert weights_of(spec, "a", now) == weights_of(spec, "a", now)
@@ -318,6 +310,6 @@ def test_a_plan_that_cannot_be_is_refused_with_what_to_do(given, says):
 
 
 def test_a_value_outside_its_range_is_refused():
-    now = {"a": seen([0.5] * 30), "b": seen([7.0] * 30)}
+    now = {"a": judged([0.5] * 30), "b": judged([7.0] * 30)}
     with pytest.raises(ValueError, match=r"\[-1, 1\]"):
         report(ABTestSpec(variants=("b",), guardrails=NO_LIMITS), "a", now)

@@ -14,25 +14,15 @@ from hotswap_ray.core.errors import Conflict, EngineTimeout, InvalidRequest, Not
 from tests.unit.web.admin.test_api import FakeController, make_app
 from tests.worlds.ab_test import ALL_RIGHT, HALF, few, many
 from tests.worlds.controller import ControllerWorld
-
-
-class Link(ABTestClient):
-    """The A/B tests of an ``Arbiter``, on a controller of this process."""
-
-    def __init__(self, controller):
-        self._link, self._controller = self, controller
-        self._loop = asyncio.get_running_loop()
-
-    def controller(self, method, *args, **options):
-        work = getattr(self._controller, method)(*args)
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
+from tests.worlds.link import client_of
 
 
 @pytest.fixture
 async def world(tmp_path, monkeypatch, quick):
     made = ControllerWorld(tmp_path)
     made.learning.rollouts = few(HALF, HALF)
-    made.link = Link(await made.start())
+    await made.start()
+    made.link = client_of(ABTestClient, made)
 
     @contextmanager
     def connected(address, namespace):

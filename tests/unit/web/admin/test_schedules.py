@@ -16,6 +16,7 @@ from hotswap_ray.core.errors import ConfigError, InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
 from tests.unit.web.admin.test_api import FakeController, make_app
 from tests.worlds.controller import ControllerWorld, quick_polls
+from tests.worlds.link import client_of
 
 NIGHTLY = """
 nightly:
@@ -30,25 +31,12 @@ nightly:
 # --- the command line ------------------------------------------------------------------------
 
 
-class Link(Schedules):
-    """The schedules of an ``Arbiter``, on a controller of this process."""
-
-    def __init__(self, controller):
-        self._link, self._controller = self, controller
-        self._loop = asyncio.get_running_loop()
-
-    def controller(self, method, *args, **options):
-        work = getattr(self._controller, method)(*args)
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(30)
-
-    controller_once = controller
-
-
 @pytest.fixture
 async def world(tmp_path, monkeypatch):
     quick_polls(monkeypatch)
     made = ControllerWorld(tmp_path)
-    link = Link(await made.start())
+    await made.start()
+    link = client_of(Schedules, made)
 
     @contextmanager
     def connected(address, namespace):

@@ -20,9 +20,9 @@ from tests.worlds.ab_test import (
     few,
     in_phase,
     many,
-    seen,
 )
 from tests.worlds.controller import ControllerWorld, make_config
+from tests.worlds.seen import seen
 
 pytestmark = pytest.mark.usefixtures("quick")
 TWO = {**SPEC, "variants": ["b", "c"], "weights": [0.3, 0.2]}
@@ -121,7 +121,7 @@ async def test_adaptive_weights_follow_the_results(world):
     test = await running(world, spec)
     assert world.table.routes["t"].split.weights == pytest.approx((1 / 3, 1 / 3))
     mostly = [1.0, 1.0, 0.0]
-    world.learning.rollouts = lambda since_s: [seen(p, 30) for p in (mostly, HALF, mostly)]
+    world.learning.rollouts = lambda since_s: [seen(30, quality=p) for p in (mostly, HALF, mostly)]
     world.clock.now_s += 1
     await world.until(lambda: world.table.routes["t"].split.weights[0] < 0.33)
     weights = world.table.routes["t"].split.weights

@@ -2,21 +2,13 @@
 
 import asyncio
 
-import numpy as np
 import pytest
 
 from hotswap_ray.core.errors import EngineUnavailable
-from hotswap_ray.core.rollout.guardrails import Seen
 from tests.worlds.controller import make_config, make_world, quick_polls
+from tests.worlds.seen import seen
 
 HOUR_S = 3600
-
-
-def seen(number, at_s, failures=0):
-    success = np.ones(number)
-    success[:failures] = 0
-    none = np.full(number, np.nan)
-    return Seen(success, np.full(number, 10.0), none, none, np.full(number, at_s), none, none)
 
 
 @pytest.fixture
@@ -29,7 +21,7 @@ async def baking(tmp_path, after, before=None, **swap):
     config = make_config(**{"bake_s": 600, "bake_check_s": 0.05, **swap})
     world = await make_world(tmp_path, config)
     switched_s = world.clock.now_s
-    old = before or seen(300, switched_s - 10)
+    old = before or seen(300, at_s=switched_s - 10)
     world.learning.rollouts = lambda since_s: (old, after(switched_s + 1))
     swap_id = await world.swap_until("baking", "t", "b")
     return world, swap_id
@@ -45,18 +37,21 @@ async def facts_of(world, swap_id, condition):
 
 
 def bad(at_s):
-    return seen(60, at_s, failures=20)
+    return seen(60, 20, at_s)
 
 
 async def test_a_breach_goes_back_in_one_commit_and_says_why(polls, tmp_path):
     config = make_config(bake_s=600, bake_check_s=0.05)
     world = await make_world(tmp_path, config)
     switched_s = world.clock.now_s
-    world.learning.rollouts = lambda since_s: (seen(300, switched_s - 10), seen(60, switched_s + 1))
+    world.learning.rollouts = lambda since_s: (
+        seen(300, at_s=switched_s - 10),
+        seen(60, at_s=switched_s + 1),
+    )
     swap_id = await world.swap_until("baking", "t", "b")
     await facts_of(world, swap_id, lambda bake: bake["requests"] == 60)
     version, log = world.table.version, len(world.fleet.log)
-    world.learning.rollouts = lambda since_s: (seen(300, switched_s - 10), bad(switched_s + 1))
+    world.learning.rollouts = lambda since_s: (seen(300, at_s=switched_s - 10), bad(switched_s + 1))
     await world.until(lambda: world.model_of("t") == "a")
     assert world.table.version == version + 1
     assert world.fleet.log[log:] == []  # nothing was loaded for it
@@ -74,7 +69,7 @@ async def test_a_breach_goes_back_in_one_commit_and_says_why(polls, tmp_path):
 
 
 async def test_a_good_model_keeps_the_task_and_its_checks_are_recorded(polls, tmp_path):
-    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s), bake_s=0.2)
+    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s), bake_s=0.2)
     ended = await world.controller.wait(swap_id, 10)
     assert (ended["phase"], world.model_of("t")) == ("succeeded", "b")
     assert ended["facts"]["bake"]["requests"] == 60
@@ -86,8 +81,8 @@ async def test_only_requests_of_before_and_after_the_switch_are_compared(polls, 
     asked = []
     world, swap_id = await baking(
         tmp_path,
-        lambda at_s: seen(60, at_s - HOUR_S, failures=30),  # its canary, say
-        before=seen(2000, 1.0),
+        lambda at_s: seen(60, 30, at_s - HOUR_S),  # its canary, say
+        before=seen(2000, at_s=1.0),
     )
     rollouts = world.learning.rollouts
     world.learning.rollouts = lambda since_s: asked.append(since_s) or rollouts(since_s)
@@ -110,7 +105,7 @@ async def test_what_cannot_be_measured_rolls_nothing_back(polls, tmp_path):
         raise EngineUnavailable("the learning actor restarts")
 
     (tmp_path / "two").mkdir()
-    world, swap_id = await baking(tmp_path / "two", lambda at_s: seen(60, at_s))
+    world, swap_id = await baking(tmp_path / "two", lambda at_s: seen(60, at_s=at_s))
     world.learning.rollouts = broken
     found = await facts_of(world, swap_id, lambda bake: bake["checks"][0]["result"] == "error")
     assert found["checks"][0]["detail"] == "the learning actor restarts"
@@ -129,7 +124,7 @@ async def test_what_cannot_be_measured_rolls_nothing_back(polls, tmp_path):
 async def test_a_breach_keeps_the_new_model_where_the_old_one_cannot_take_over(
     polls, tmp_path, trouble, said
 ):
-    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s))
+    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s))
     (app,) = [name for name, app in world.fleet.apps.items() if app.spec.id == "a"]
     match trouble:
         case "unloaded":
@@ -155,7 +150,7 @@ async def test_a_dry_run_only_reports(polls, tmp_path):
 
 
 async def test_an_operators_promote_is_not_undone_by_the_breach_that_comes_with_it(polls, tmp_path):
-    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s))
+    world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s))
     await facts_of(world, swap_id, lambda bake: bake["requests"] == 60)
     rollouts = world.learning.rollouts
     world.learning.rollouts = lambda since_s: (rollouts(since_s)[0], bad(since_s + 1))

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 
 from hotswap_ray.core.errors import EngineUnavailable, IllegalTransition, InvalidRequest
-from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.spec.rollout import CanarySpec, plan_of
 from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.seen import seen
+from tests.worlds.until import until
 
 PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.1}, {"weight": 0.5}]}
-
-
-def seen(number, failures=0, at_s=2e9, latency_ms=10.0):
-    success = np.ones(number)
-    success[:failures] = 0
-    none = np.full(number, np.nan)
-    latency, arrival = np.full(number, latency_ms), np.full(number, at_s)
-    return Seen(success, latency, none, none, arrival, none, none)
 
 
 @pytest.fixture
@@ -29,12 +22,6 @@ async def world(tmp_path, monkeypatch):
     made.learning.rollouts = lambda since_s: (seen(200), seen(40))
     await made.start()
     return made
-
-
-async def until(condition):
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 - other tasks change it
-            await asyncio.sleep(0.002)
 
 
 def canary(world, record):

@@ -15,9 +15,9 @@ from hotswap_ray.core.errors import Conflict, EngineUnavailable, NotFound
 from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
-from tests.unit.cli.test_predict import LocalLink
 from tests.worlds.controller import ControllerWorld, make_config, quick_polls
 from tests.worlds.fakes import FakeFleet, ScriptedStore
+from tests.worlds.link import LocalLink
 
 EVERYTHING = ("chat", "completions", "tools", "json", "reasoning")
 
