@@ -5,7 +5,7 @@ from typer.testing import CliRunner
 
 from hotswap_ray.cli import app
 from tests.ray.conftest import wait_until
-from tests.ray.test_canary import Talk
+from tests.worlds.system import Talk
 
 pytestmark = pytest.mark.ray
 

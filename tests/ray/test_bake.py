@@ -3,7 +3,7 @@
 import pytest
 
 from tests.ray.conftest import wait_until
-from tests.ray.test_canary import Talk
+from tests.worlds.system import Talk
 
 pytestmark = pytest.mark.ray
 TASK = "zeta"

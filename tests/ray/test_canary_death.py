@@ -5,8 +5,7 @@ import pytest
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.target import Target
 from tests.ray.conftest import wait_until
-from tests.ray.test_canary import Talk
-from tests.ray.test_requests_bad_luck import kill
+from tests.worlds.system import Talk, kill
 
 pytestmark = pytest.mark.ray
 TASK = "gamma"

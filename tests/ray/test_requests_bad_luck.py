@@ -1,7 +1,6 @@
 """What becomes of requests when clients leave and processes die, by signal, in mid-work."""
 
 import itertools
-import os
 import signal
 import threading
 import time
@@ -18,26 +17,12 @@ from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.routing.table import Route, RouteTable
 from hotswap_ray.core.routing.target import Target
 from tests.ray.conftest import wait_until as until
+from tests.worlds.system import kill
 
 pytestmark = pytest.mark.ray
 
 HI = [{"role": "user", "content": "hi"}]
 DONE = b"data: [DONE]"
-
-
-def kill(title, sign=signal.SIGKILL):
-    """Send a signal to our own Ray processes with this title; returns how many."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            words = process.cmdline()
-        except psutil.NoSuchProcess:
-            continue
-        if words and words[0].startswith(f"ray::{title}"):
-            found.append(process.pid)
-    for pid in found:
-        os.kill(pid, sign)
-    return len(found)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from tests.house import (
     tree,
 )
 
+TESTS = Path(__file__).parents[1]
 EVERYWHERE = "core.errors", "core.names", "core.outcome", "core.spec"
 SWAPS = "actors.controller.models", "actors.controller.swaps"
 ALLOWED: dict[str, tuple[str, ...]] = {
@@ -218,3 +220,14 @@ def test_what_needs_no_cluster_loads_no_ray(module):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.strip() == "False"
+
+
+def test_no_test_module_imports_another():
+    """What tests share lives in `tests/worlds/`."""
+    wrong = []
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            name = node.module if isinstance(node, ast.ImportFrom) else None
+            if name and name.startswith("tests.") and ".test_" in name:
+                wrong.append(f"{path.name}: {name}")
+    assert wrong == []

@@ -99,6 +99,17 @@ def call(model="auto", **changes):
     return Call("r1", "completions", {"prompt": "hi"}, model, **changes)
 
 
+def asked(number, conversation=None, **body):
+    """A request for task t."""
+    return Call(f"r{number}", "completions", body, "auto", "t", conversation=conversation)
+
+
+async def answer(world, call):
+    """Which model answered it, and why."""
+    choice, _ = await world.router.generate(call)
+    return choice.target.model, str(choice.decision)
+
+
 async def settle():
     """Let everything run that can."""
     for _ in range(20):

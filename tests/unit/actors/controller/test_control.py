@@ -20,7 +20,7 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.core.swap.phases import Phase, Swap
 from hotswap_ray.web.admin.api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi
-from tests.unit.web.admin.test_api import FakeController, FakeLearning, Listener, event
+from tests.worlds.admin import Listener, RecordingController, TaskLearnings, swap_event
 from tests.worlds.controller import make_world, quick_polls
 
 
@@ -188,7 +188,7 @@ async def test_a_long_id_can_be_tried_again_and_another_open_swap_is_a_conflict(
 @pytest.fixture
 async def http(world):
     server = ServerConfig()
-    app = OpenAIApi(server, None, None, AdminApi(server, world.controller, FakeLearning()))
+    app = OpenAIApi(server, None, None, AdminApi(server, world.controller, TaskLearnings()))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x/admin/") as client:
         yield client
@@ -217,10 +217,10 @@ async def test_over_http_the_etag_is_a_header_and_a_stale_one_gets_412(http, wor
 
 
 async def test_the_event_stream_takes_kinds_and_a_swap():
-    controller = FakeController()
+    controller = RecordingController()
     other = {"id": 2, "kind": "webhook_failed", "at_s": 1.0, "doc": {"swap_id": "s1"}}
     mine = {"id": 3, "kind": "swap", "at_s": 1.0, "doc": {"swap_id": "s1"}}
-    controller.log = [event(1), other, mine]
+    controller.log = [swap_event(1), other, mine]
     for query, ids in ((b"kinds=swap", [1, 3]), (b"swap_id=s1", [2, 3]), (b"kinds=a,b", [])):
         listener = Listener(controller, query)
         await listener.next()

@@ -7,27 +7,17 @@ from collections import Counter
 import orjson
 import pytest
 
-from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_model, with_split
 from hotswap_ray.core.routing.target import Target
-from tests.worlds.router import B, C, RouterWorld, settle
+from tests.worlds.router import B, C, RouterWorld, answer, asked, settle
 
 SPLIT = Split("rollout-1", (Share(B, 0.05),))
 
 
 async def use(world, split):
     await world.use(with_split(world.table, "t", split))
-
-
-def asked(number, conversation=None, **body):
-    return Call(f"r{number}", "completions", body, "auto", "t", conversation=conversation)
-
-
-async def answer(world, call):
-    choice, _ = await world.router.generate(call)
-    return choice.target.model, str(choice.decision)
 
 
 async def test_weights_are_honoured_within_a_point_over_ten_thousand_conversations():

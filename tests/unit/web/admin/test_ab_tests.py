@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from hotswap_ray.cli import app, output
 from hotswap_ray.client.ab_tests import ABTestClient
 from hotswap_ray.core.errors import Conflict, EngineTimeout, InvalidRequest, NotFound
-from tests.unit.web.admin.test_api import FakeController, make_app
 from tests.worlds.ab_test import ALL_RIGHT, HALF, few, many
+from tests.worlds.admin import RecordingController, make_app
 from tests.worlds.controller import ControllerWorld
 from tests.worlds.link import client_of
 
@@ -91,7 +91,7 @@ async def test_wrong_options_are_refused(world):
 
 
 async def test_ab_tests_over_http():
-    controller, spec = FakeController(), {"variants": ["b"]}
+    controller, spec = RecordingController(), {"variants": ["b"]}
     transport = httpx.ASGITransport(make_app(controller))
     async with httpx.AsyncClient(transport=transport, base_url="http://x/admin/") as client:
         for method, path, body, headers in (

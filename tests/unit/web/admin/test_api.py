@@ -6,73 +6,15 @@ import json
 import httpx
 import pytest
 
-from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import Conflict, IllegalTransition, NotFound, StoreError
 from hotswap_ray.web.admin import api as admin_api
 from hotswap_ray.web.admin import parts as admin_parts
-from hotswap_ray.web.admin.api import AdminApi
-from hotswap_ray.web.openai_api import OpenAIApi
-
-STATUS = {
-    "version": 3,
-    "default_task": "chat",
-    "tasks": {"chat": {"model": "a", "generation": 1, "fallback": None, "held": False}},
-    "models": [{"model": "a", "state": "ready"}],
-    "open_swaps": [{"swap_id": "s1", "task": "chat"}, {"swap_id": "s2", "task": "other"}],
-    "open_ab_tests": [{"id": "x1", "task": "other"}, {"id": "x2", "task": "chat"}],
-    "ingress": {},
-    "last_error": "",
-}
-
-
-class FakeController:
-    """Answers with what it was asked."""
-
-    def __init__(self):
-        self.calls = []
-        self.error = None
-        self.log = []
-
-    def __getattr__(self, method):
-        async def call(*args, **kwargs):
-            self.calls.append((method, args, kwargs))
-            if self.error:
-                raise self.error
-            return {"swap_id": "s1", "asked": method}
-
-        return call
-
-    async def status(self):
-        return STATUS
-
-    async def swaps(self, task, limit):
-        return [{"task": task, "limit": limit}]
-
-    async def journal(self, swap_id):
-        return [{"phase": "requested"}]
-
-    async def events(self, after_id, limit=100):
-        if self.error:
-            error, self.error = self.error, None
-            raise error
-        return [event for event in self.log if event["id"] > after_id]
-
-
-class FakeLearning:
-    async def task_performance(self, task):
-        if task != "chat":
-            raise NotFound(f"unknown task {task!r}")
-        return {"task": task, "models": []}
+from tests.worlds.admin import STATUS, Listener, RecordingController, make_app, swap_event
 
 
 @pytest.fixture
 def controller():
-    return FakeController()
-
-
-def make_app(controller, **settings):
-    server = ServerConfig(**settings)
-    return OpenAIApi(server, None, None, AdminApi(server, controller, FakeLearning()))
+    return RecordingController()
 
 
 @pytest.fixture
@@ -249,53 +191,15 @@ async def test_a_load_may_take_longer_than_other_calls(client, controller, monke
     assert (await client.post("models/m/load")).json() == {"model": "m"}
 
 
-class Listener:
-    """A client of the event stream, over bare ASGI."""
-
-    def __init__(self, controller, query=b"", headers=()):
-        self.frames = asyncio.Queue()
-        self._gone = asyncio.Event()
-        self._began = False
-        scope = {
-            "type": "http",
-            "method": "GET",
-            "path": "/admin/events",
-            "query_string": query,
-            "headers": list(headers),
-        }
-        self.task = asyncio.create_task(make_app(controller)(scope, self._receive, self._send))
-
-    async def _receive(self):
-        if not self._began:
-            self._began = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        await self._gone.wait()
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message):
-        await self.frames.put(message)
-
-    async def next(self):
-        return await asyncio.wait_for(self.frames.get(), 5)
-
-    async def leave(self):
-        self._gone.set()
-        await asyncio.wait_for(self.task, 5)
-
-
-def event(number):
-    return {"id": number, "kind": "swap", "at_s": 1.0, "doc": {"phase": f"p{number}"}}
-
-
 async def test_events_come_as_they_happen_until_the_client_leaves(controller, monkeypatch):
     monkeypatch.setattr(admin_api, "POLL_S", 0.01)
-    controller.log = [event(1)]
+    controller.log = [swap_event(1)]
     listener = Listener(controller)
     start = await listener.next()
     assert dict(start["headers"])[b"content-type"].startswith(b"text/event-stream")
     first = (await listener.next())["body"]
     assert first == b'id: 1\nevent: swap\ndata: {"at_s":1.0,"phase":"p1"}\n\n'
-    controller.log.append(event(2))
+    controller.log.append(swap_event(2))
     assert (await listener.next())["body"].startswith(b"id: 2\n")
     await listener.leave()
     assert (await listener.next()) == {
@@ -309,7 +213,7 @@ async def test_events_come_as_they_happen_until_the_client_leaves(controller, mo
     "where", [{"query": b"after_id=1"}, {"headers": [(b"last-event-id", b"1")]}]
 )
 async def test_events_resume_after_the_last_one_seen(controller, where):
-    controller.log = [event(1), event(2)]
+    controller.log = [swap_event(1), swap_event(2)]
     listener = Listener(controller, **where)
     await listener.next()
     frames = (await listener.next())["body"]
@@ -329,7 +233,7 @@ async def test_a_quiet_stream_says_that_it_lives(controller, monkeypatch):
 
 async def test_a_stream_outlives_a_restart_of_the_controller(controller):
     controller.error = Conflict("away")
-    controller.log = [event(1)]
+    controller.log = [swap_event(1)]
     listener = Listener(controller)
     await listener.next()
     bodies = [(await listener.next())["body"], (await listener.next())["body"]]

@@ -14,7 +14,7 @@ from hotswap_ray.cli import app, output
 from hotswap_ray.client.schedules import Schedules
 from hotswap_ray.core.errors import ConfigError, InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
-from tests.unit.web.admin.test_api import FakeController, make_app
+from tests.worlds.admin import RecordingController, make_app
 from tests.worlds.controller import ControllerWorld, quick_polls
 from tests.worlds.link import client_of
 
@@ -85,7 +85,7 @@ async def test_a_file_that_holds_no_schedules_is_refused(world, tmp_path, text):
 
 
 async def test_schedules_over_http():
-    controller, spec = FakeController(), {"swaps": [], "cron": "x"}
+    controller, spec = RecordingController(), {"swaps": [], "cron": "x"}
     transport = httpx.ASGITransport(make_app(controller))
     async with httpx.AsyncClient(transport=transport, base_url="http://x/admin/") as client:
         for method, path, body in (

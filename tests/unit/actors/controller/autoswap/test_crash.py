@@ -3,7 +3,7 @@
 import pytest
 
 from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
-from tests.unit.actors.controller.autoswap.test_loop import finding, once, settings
+from tests.worlds.autoswap import finding, once, settings
 from tests.worlds.controller import ControllerWorld, quick_polls
 from tests.worlds.crash import check_history, crash_after_every_commit
 

@@ -15,7 +15,7 @@ from hotswap_ray.core.autoswap.view import Finding, inputs_of
 from hotswap_ray.core.errors import InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.outcome import Outcome, RoutingDecision
 from hotswap_ray.core.policies.selection import Arm
-from tests.unit.actors.controller.autoswap.test_loop import (
+from tests.worlds.autoswap import (
     finding,
     look,
     once,

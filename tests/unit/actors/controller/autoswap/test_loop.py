@@ -5,75 +5,24 @@ from itertools import pairwise
 import pytest
 
 from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
-from hotswap_ray.core.autoswap.decide import Decision
-from hotswap_ray.core.autoswap.view import Finding, Look
-from tests.worlds.controller import make_config, make_world, quick_polls
-
-GOLDEN = {"prompt": "say right", "check": {"kind": "contains", "value": "right"}}
+from tests.worlds.autoswap import (
+    facts,
+    finding,
+    kept,
+    look,
+    looks,
+    once,
+    settings,
+    swap_by_itself,
+    view_of,
+)
+from tests.worlds.controller import make_world, quick_polls
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     quick_polls(monkeypatch)
     monkeypatch.setattr(autoswap_loop, "RETRY_S", 0.01)
-
-
-def settings(mode="on", task=None, models=None, swap=None, **autoswap):
-    """Task ``t`` in a mode, looked at often, and ``u``, which nobody decides about."""
-    tasks = {
-        "t": {
-            "model": "a",
-            "golden": [GOLDEN],
-            "autoswap": {"mode": mode, "look_s": 0.05, **autoswap},
-            **(task or {}),
-        },
-        "u": {"model": "a"},
-    }
-    return make_config(models, tasks, **(swap or {}))
-
-
-def finding(action="promote", model="b", reason="better", active="a", task="t", applies=True):
-    return Finding(Decision(task, action, reason, active, model, applies), {})
-
-
-def look(*findings, alarms=()):
-    return Look(findings, tuple(alarms))
-
-
-def once(*findings):
-    """Findings that hold while the models of their tasks serve."""
-
-    def found(views):
-        active = {view.task: view.active for view in views}
-        return look(*(f for f in findings if active.get(f.decision.task) == f.decision.active))
-
-    return found
-
-
-async def looks(world, count=3):
-    """So many looks later."""
-    goal = world.learning.looks + count
-    await world.until(lambda: world.learning.looks >= goal)
-
-
-async def swap_by_itself(world, phase="succeeded"):
-    """The first swap, when it is in a phase."""
-    await world.until(world.store.load_swaps)
-    (record,) = world.store.load_swaps()
-    await world.in_phase(record["swap_id"], phase)
-    return await world.controller.wait(record["swap_id"], 0)
-
-
-def view_of(world, task="t"):
-    return next(view for view in world.learning.views if view.task == task)
-
-
-def kept(world, action="promote", task="t"):
-    return [row for row in world.store.load_decisions(task) if row["action"] == action]
-
-
-def facts(world, kind):
-    return [row["doc"] for row in world.store.load_events(limit=1000) if row["kind"] == kind]
 
 
 # --- when it looks ---------------------------------------------------------------------------

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from tests.unit.actors.controller.autoswap.test_loop import looks, settings, view_of
+from tests.worlds.autoswap import looks, settings, view_of
 from tests.worlds.controller import ControllerWorld, make_world, quick_polls
 
 CHECKED = {"checks": [{"kind": "contains", "value": "right"}]}

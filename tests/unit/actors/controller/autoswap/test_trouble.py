@@ -8,7 +8,7 @@ from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
 from hotswap_ray.actors.controller.autoswap.loop import REFUSED_S
 from hotswap_ray.core.autoswap.view import Alarm
 from hotswap_ray.core.errors import EngineUnavailable
-from tests.unit.actors.controller.autoswap.test_loop import (
+from tests.worlds.autoswap import (
     facts,
     finding,
     kept,

@@ -10,7 +10,7 @@ from hotswap_ray.core.errors import InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.web.admin.api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi
-from tests.unit.web.admin.test_api import FakeLearning
+from tests.worlds.admin import TaskLearnings
 from tests.worlds.controller import make_config, make_world, quick_polls
 from tests.worlds.fakes import MIB
 
@@ -132,7 +132,7 @@ async def test_what_makes_no_sense_is_refused_as_the_swap_would_be(tmp_path):
 async def test_over_http_a_dry_run_changes_nothing_and_waits_for_nothing(tmp_path):
     world = await make_world(tmp_path)
     server = ServerConfig()
-    app = OpenAIApi(server, None, None, AdminApi(server, world.controller, FakeLearning()))
+    app = OpenAIApi(server, None, None, AdminApi(server, world.controller, TaskLearnings()))
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://x/admin/") as client:
         body = {"model": "b", "dry_run": True, "wait_s": 60}

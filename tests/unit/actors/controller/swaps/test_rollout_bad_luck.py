@@ -11,11 +11,10 @@ from hotswap_ray.actors.ingress import suspects
 from hotswap_ray.core.errors import EngineUnavailable
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import with_route, with_split
-from tests.unit.core.routing.test_split import answer, asked
 from tests.worlds.controller import make_config, quick_polls
 from tests.worlds.crash import crash_after_every_commit, restart, run_with_crash
 from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end
-from tests.worlds.router import A, B, RouterWorld
+from tests.worlds.router import A, B, RouterWorld, answer, asked
 from tests.worlds.seen import seen
 
 

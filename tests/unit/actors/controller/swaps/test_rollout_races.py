@@ -8,7 +8,6 @@ import pytest
 from hotswap_ray.actors.controller.swaps import canary as canary_module
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import Conflict, IllegalTransition
-from tests.unit.actors.controller.swaps.test_webhooks import Receiver
 from tests.worlds.controller import make_config, quick_polls
 from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end
 
@@ -25,13 +24,6 @@ async def world(tmp_path):
     made.sees(FEW)
     await made.start()
     return made
-
-
-@pytest.fixture
-def receiver():
-    made = Receiver()
-    yield made
-    made.close()
 
 
 @pytest.mark.parametrize("event", ["promote", "abort"])
