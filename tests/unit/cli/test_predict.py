@@ -13,7 +13,7 @@ from hotswap_ray.client.analytics import Analytics
 from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.replay.data import read
-from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.link import LocalLink
 
 
@@ -31,8 +31,7 @@ class Link(LocalLink):
 
 
 @pytest.fixture
-async def world(tmp_path, monkeypatch):
-    quick_polls(monkeypatch)
+async def world(tmp_path, monkeypatch, quick):
     made = ControllerWorld(tmp_path, make_config(models={"b": {"usd_per_million_tokens_out": 5}}))
     made.learning = LearningActor(made.store, list(made.config.tasks.values()), made.clock)
     await made.start()

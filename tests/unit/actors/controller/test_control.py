@@ -21,12 +21,7 @@ from hotswap_ray.core.swap.phases import Phase, Swap
 from hotswap_ray.web.admin.api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi
 from tests.worlds.admin import Listener, RecordingController, TaskLearnings, swap_event
-from tests.worlds.controller import make_world, quick_polls
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+from tests.worlds.controller import make_world
 
 
 @pytest.fixture

@@ -13,15 +13,10 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.swap.phases import Event, Phase, may
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.fakes import MIB
 
 BEFORE_THE_SWITCH = ["loading", "validating", "transferring"]
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hotswap_ray.client.schedules import Schedules
 from hotswap_ray.core.errors import ConfigError, InvalidRequest, NotFound
 from hotswap_ray.core.outcome import Outcome
 from tests.worlds.admin import RecordingController, make_app
-from tests.worlds.controller import ControllerWorld, quick_polls
+from tests.worlds.controller import ControllerWorld
 from tests.worlds.link import client_of
 
 NIGHTLY = """
@@ -32,8 +32,7 @@ nightly:
 
 
 @pytest.fixture
-async def world(tmp_path, monkeypatch):
-    quick_polls(monkeypatch)
+async def world(tmp_path, monkeypatch, quick):
     made = ControllerWorld(tmp_path)
     await made.start()
     link = client_of(Schedules, made)

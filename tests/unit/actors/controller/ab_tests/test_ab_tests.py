@@ -24,12 +24,11 @@ from tests.worlds.ab_test import (
 from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.seen import seen
 
-pytestmark = pytest.mark.usefixtures("quick")
 TWO = {**SPEC, "variants": ["b", "c"], "weights": [0.3, 0.2]}
 
 
 @pytest.fixture
-async def world(tmp_path, quick):
+async def world(tmp_path):
     made = ControllerWorld(tmp_path)
     made.learning.rollouts = few(HALF, HALF)
     await made.start()

@@ -1,12 +1,9 @@
 """A controller that dies anywhere in an A/B test: the next one takes it to the same end."""
 
-import pytest
-
 from tests.worlds.ab_test import ALL_RIGHT, HALF, SOME, SPEC, ended, many
 from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.crash import crash_after_every_commit
 
-pytestmark = pytest.mark.usefixtures("quick")
 PROMOTING = {**SPEC, "variants": ["b", "c"], "on_end": "promote"}
 FOUND = many([*HALF, 1.0], ALL_RIGHT, SOME)  # b is better, and c is harmful
 

@@ -1,17 +1,8 @@
 """A controller that dies between a decision and the end of its swap: one swap, never two."""
 
-import pytest
-
-from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
 from tests.worlds.autoswap import finding, once, settings
-from tests.worlds.controller import ControllerWorld, quick_polls
+from tests.worlds.controller import ControllerWorld
 from tests.worlds.crash import check_history, crash_after_every_commit
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
-    monkeypatch.setattr(autoswap_loop, "RETRY_S", 0.01)
 
 
 async def settled(world, model):

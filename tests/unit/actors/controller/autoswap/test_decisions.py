@@ -23,14 +23,9 @@ from tests.worlds.autoswap import (
     swap_by_itself,
     view_of,
 )
-from tests.worlds.controller import make_world, quick_polls
+from tests.worlds.controller import make_world
 from tests.worlds.crash import restart
 from tests.worlds.fakes import FakeClock, ScriptedStore
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 def undecided(**changes):

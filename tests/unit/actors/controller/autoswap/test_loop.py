@@ -4,7 +4,6 @@ from itertools import pairwise
 
 import pytest
 
-from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
 from tests.worlds.autoswap import (
     facts,
     finding,
@@ -16,14 +15,7 @@ from tests.worlds.autoswap import (
     swap_by_itself,
     view_of,
 )
-from tests.worlds.controller import make_world, quick_polls
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
-    monkeypatch.setattr(autoswap_loop, "RETRY_S", 0.01)
-
+from tests.worlds.controller import make_world
 
 # --- when it looks ---------------------------------------------------------------------------
 

@@ -2,17 +2,10 @@
 
 import asyncio
 
-import pytest
-
 from tests.worlds.autoswap import looks, settings, view_of
-from tests.worlds.controller import ControllerWorld, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_world
 
 CHECKED = {"checks": [{"kind": "contains", "value": "right"}]}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 def tried(world, task="t"):

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
 from hotswap_ray.actors.controller.autoswap.loop import REFUSED_S
 from hotswap_ray.core.autoswap.view import Alarm
 from hotswap_ray.core.errors import EngineUnavailable
@@ -19,13 +18,7 @@ from tests.worlds.autoswap import (
     swap_by_itself,
     view_of,
 )
-from tests.worlds.controller import make_world, quick_polls
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
-    monkeypatch.setattr(autoswap_loop, "RETRY_S", 0.01)
+from tests.worlds.controller import make_world
 
 
 @pytest.mark.parametrize("trouble", [{"answer": "wrong"}, {"load": "raise"}], ids=str)

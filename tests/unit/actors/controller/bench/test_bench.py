@@ -22,7 +22,7 @@ from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.reports.bench import COLUMNS, cells, plot
-from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.fakes import MIB, FakeFleet, FakeLearning
 
 PROMPTS = [
@@ -33,8 +33,7 @@ HOUR_S = 3600
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+def quick_retries(monkeypatch):
     monkeypatch.setattr(bench, "LOOK_S", 0.005)
     monkeypatch.setattr(bench_loans, "WATCH_S", 0.01)
 

@@ -14,13 +14,8 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.spec.task import ModelSpec
-from tests.worlds.controller import make_config, make_world, quick_polls
+from tests.worlds.controller import make_config, make_world
 from tests.worlds.fakes import MIB
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from hotswap_ray.actors.controller.models import publisher as module
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.core.errors import Conflict, EngineUnavailable, StoreError
 from hotswap_ray.core.routing.table import Route, RouteTable, with_model
@@ -12,11 +11,6 @@ from hotswap_ray.core.routing.target import Target
 
 A = Target("a", 1, 4)
 TABLE = RouteTable(version=7, routes={"t": Route("a")}, models={"a": None})
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(module, "CHECK_S", 0.01)
 
 
 class Desk:

@@ -8,7 +8,7 @@ from hotswap_ray.actors.controller.schedules import scheduler as module
 from hotswap_ray.actors.controller.schedules.scheduler import Scheduler
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.spec.schedule import ScheduleSpec
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.crash import crash_after_every_commit, restart
 from tests.worlds.fakes import FakeClock, ScriptedStore
 
@@ -398,8 +398,7 @@ async def test_the_loop_wakes_for_what_is_set_and_goes_on_after_trouble(stage, m
 
 
 @pytest.fixture
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+def eager(monkeypatch):
     monkeypatch.setattr(module, "RETRY_S", 0.01)
 
 
@@ -418,7 +417,7 @@ async def done(world):
     await world.until(lambda: not world.controller._runner.open())
 
 
-async def test_the_controller_swaps_at_the_time_and_says_so(tmp_path, quick):
+async def test_the_controller_swaps_at_the_time_and_says_so(tmp_path, eager):
     world = await make_world(tmp_path, scheduled())
     world.clock.now_s = DUE_S
     world.controller._scheduler.wake()
@@ -433,7 +432,7 @@ async def test_the_controller_swaps_at_the_time_and_says_so(tmp_path, quick):
     assert len(heir.store.load_swaps()) == 2
 
 
-async def test_a_scheduled_swap_may_have_a_canary_of_its_own(tmp_path, quick):
+async def test_a_scheduled_swap_may_have_a_canary_of_its_own(tmp_path, eager):
     config = make_config()
     one = spec({**swap("t", "b"), "canary": "5,25"})
     world = await make_world(tmp_path, config.model_copy(update={"schedules": {"s": one}}))
@@ -444,7 +443,7 @@ async def test_a_scheduled_swap_may_have_a_canary_of_its_own(tmp_path, quick):
     assert [step["weight"] for step in record.facts["plan"]["steps"]] == [0.05, 0.25]
 
 
-async def test_the_controller_refuses_what_cannot_be_and_tells_what_would_be(tmp_path, quick):
+async def test_the_controller_refuses_what_cannot_be_and_tells_what_would_be(tmp_path, eager):
     world = await make_world(tmp_path)
     ask = world.controller.set_schedule
     said = {"swaps": [swap("t")], "cron": "0 3 * * *"}
@@ -472,7 +471,7 @@ async def test_the_controller_refuses_what_cannot_be_and_tells_what_would_be(tmp
     assert await world.controller.delete_schedule("s") == {"schedule": "s", "deleted": True}
 
 
-def test_a_controller_that_dies_after_any_commit_swaps_each_task_once(tmp_path, quick):
+def test_a_controller_that_dies_after_any_commit_swaps_each_task_once(tmp_path, eager):
     async def run(world):
         world.clock.now_s = DUE_S
         world.controller._scheduler.wake()

@@ -5,15 +5,10 @@ import asyncio
 import pytest
 
 from hotswap_ray.core.errors import EngineUnavailable
-from tests.worlds.controller import make_config, make_world, quick_polls
+from tests.worlds.controller import make_config, make_world
 from tests.worlds.seen import seen
 
 HOUR_S = 3600
-
-
-@pytest.fixture
-def polls(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 async def baking(tmp_path, after, before=None, **swap):
@@ -40,7 +35,7 @@ def bad(at_s):
     return seen(60, 20, at_s)
 
 
-async def test_a_breach_goes_back_in_one_commit_and_says_why(polls, tmp_path):
+async def test_a_breach_goes_back_in_one_commit_and_says_why(tmp_path):
     config = make_config(bake_s=600, bake_check_s=0.05)
     world = await make_world(tmp_path, config)
     switched_s = world.clock.now_s
@@ -68,7 +63,7 @@ async def test_a_breach_goes_back_in_one_commit_and_says_why(polls, tmp_path):
     await world.until(lambda: world.nothing_is_left_of("b"))
 
 
-async def test_a_good_model_keeps_the_task_and_its_checks_are_recorded(polls, tmp_path):
+async def test_a_good_model_keeps_the_task_and_its_checks_are_recorded(tmp_path):
     world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s), bake_s=0.2)
     ended = await world.controller.wait(swap_id, 10)
     assert (ended["phase"], world.model_of("t")) == ("succeeded", "b")
@@ -77,7 +72,7 @@ async def test_a_good_model_keeps_the_task_and_its_checks_are_recorded(polls, tm
     assert results == {"error_rate": "passed"}  # a slower model was somebody's choice
 
 
-async def test_only_requests_of_before_and_after_the_switch_are_compared(polls, tmp_path):
+async def test_only_requests_of_before_and_after_the_switch_are_compared(tmp_path):
     asked = []
     world, swap_id = await baking(
         tmp_path,
@@ -96,7 +91,7 @@ async def test_only_requests_of_before_and_after_the_switch_are_compared(polls, 
     await world.controller.signal(swap_id, "promote")
 
 
-async def test_what_cannot_be_measured_rolls_nothing_back(polls, tmp_path):
+async def test_what_cannot_be_measured_rolls_nothing_back(tmp_path):
     world, swap_id = await baking(tmp_path, bad, bake_guardrails=None)
     await world.controller.signal(swap_id, "promote")  # null switches them off
     assert world.model_of("t") == "b"
@@ -122,7 +117,7 @@ async def test_what_cannot_be_measured_rolls_nothing_back(polls, tmp_path):
     ],
 )
 async def test_a_breach_keeps_the_new_model_where_the_old_one_cannot_take_over(
-    polls, tmp_path, trouble, said
+    tmp_path, trouble, said
 ):
     world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s))
     (app,) = [name for name, app in world.fleet.apps.items() if app.spec.id == "a"]
@@ -142,14 +137,14 @@ async def test_a_breach_keeps_the_new_model_where_the_old_one_cannot_take_over(
     await world.controller.signal(swap_id, "promote")
 
 
-async def test_a_dry_run_only_reports(polls, tmp_path):
+async def test_a_dry_run_only_reports(tmp_path):
     world, swap_id = await baking(tmp_path, bad, canary={"dry_run": True}, bake_s=0.3)
     ended = await world.controller.wait(swap_id, 10)
     assert (ended["phase"], world.model_of("t")) == ("succeeded", "b")
     assert ended["facts"]["bake"]["checks"][0]["result"] == "failed"
 
 
-async def test_an_operators_promote_is_not_undone_by_the_breach_that_comes_with_it(polls, tmp_path):
+async def test_an_operators_promote_is_not_undone_by_the_breach_that_comes_with_it(tmp_path):
     world, swap_id = await baking(tmp_path, lambda at_s: seen(60, at_s=at_s))
     await facts_of(world, swap_id, lambda bake: bake["requests"] == 60)
     rollouts = world.learning.rollouts

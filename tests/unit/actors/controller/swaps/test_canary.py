@@ -8,7 +8,7 @@ import pytest
 
 from hotswap_ray.core.errors import EngineUnavailable, IllegalTransition, InvalidRequest
 from hotswap_ray.core.spec.rollout import CanarySpec, plan_of
-from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.seen import seen
 from tests.worlds.until import until
 
@@ -16,8 +16,7 @@ PLAN = {"settle_s": 0, "check_s": 0.05, "steps": [{"weight": 0.1}, {"weight": 0.
 
 
 @pytest.fixture
-async def world(tmp_path, monkeypatch):
-    quick_polls(monkeypatch)
+async def world(tmp_path):
     made = ControllerWorld(tmp_path, make_config(canary=PLAN))
     made.learning.rollouts = lambda since_s: (seen(200), seen(40))
     await made.start()

@@ -15,16 +15,11 @@ from hotswap_ray.core.errors import (
     NotSupported,
 )
 from hotswap_ray.core.fit.room import Room
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.fakes import MIB
 
 EVENT_BYTES = 1024
 LONG = "n" * 63
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 @pytest.fixture

@@ -11,15 +11,10 @@ from hotswap_ray.core.fit.room import Room
 from hotswap_ray.web.admin.api import AdminApi
 from hotswap_ray.web.openai_api import OpenAIApi
 from tests.worlds.admin import TaskLearnings
-from tests.worlds.controller import make_config, make_world, quick_polls
+from tests.worlds.controller import make_config, make_world
 from tests.worlds.fakes import MIB
 
 ALONE = {"t": {"model": "a"}}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 def everything(world):

@@ -7,16 +7,11 @@ import pytest
 from hotswap_ray.core.errors import EngineUnavailable, NotFound
 from hotswap_ray.core.evidence.cell import Evidence
 from hotswap_ray.core.swap.phases import Phase, Swap
-from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.fakes import MIB
 
 SEEN = {"count": 60, "reward": "quality", "quality": 0.9, "judged": 50, "latency_ms": 20.0,
         "tokens_in": 100.0, "tokens_out": 20.0}  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from hotswap_ray.core.errors import Conflict, EngineUnavailable, NotFound
 from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
-from tests.worlds.controller import ControllerWorld, make_config, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.fakes import FakeFleet, ScriptedStore
 from tests.worlds.link import LocalLink
 
@@ -147,9 +147,7 @@ async def test_a_store_that_refuses_costs_only_a_repetition(fleet, tmp_path):
 
 
 @pytest.fixture
-async def world_of(tmp_path, monkeypatch):
-    quick_polls(monkeypatch)
-
+async def world_of(tmp_path):
     async def made(candidate, requires=(), swap=(), **requirements):
         tasks = {
             "t": {

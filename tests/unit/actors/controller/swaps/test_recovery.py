@@ -6,18 +6,13 @@ import pytest
 
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.swap.phases import Phase
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.crash import check_history, crash_after_every_commit, plain_swap, restart
 from tests.worlds.fakes import MIB
 
 ALONE = {"t": {"model": "a"}}
 GOLDEN = {"prompt": "say right", "check": {"kind": "contains", "value": "right"}}
 JUDGED = {"t": {"model": "a", "golden": [GOLDEN]}}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 async def swap_and_go_back(world):

@@ -6,17 +6,12 @@ from hotswap_ray.core.errors import Conflict, NotFound, PreconditionFailed
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.swap.history import served
 from hotswap_ray.core.swap.phases import Phase, Swap
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.crash import crash_after_every_commit
 from tests.worlds.fakes import MIB
 
 ONE_CPU = {name: {"resources": {"num_cpus": 1}} for name in "abcd"}
 ONE_TASK = {"t": {"model": "a"}}
-
-
-@pytest.fixture(autouse=True)
-def polls(monkeypatch):
-    quick_polls(monkeypatch)
 
 
 async def rotated(path, *models, keep_warm=2, total=None, **swap):

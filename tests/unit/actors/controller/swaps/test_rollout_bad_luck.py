@@ -11,7 +11,7 @@ from hotswap_ray.actors.ingress import suspects
 from hotswap_ray.core.errors import EngineUnavailable
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import with_route, with_split
-from tests.worlds.controller import make_config, quick_polls
+from tests.worlds.controller import make_config
 from tests.worlds.crash import crash_after_every_commit, restart, run_with_crash
 from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end
 from tests.worlds.router import A, B, RouterWorld, answer, asked
@@ -19,8 +19,7 @@ from tests.worlds.seen import seen
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+def quick_retries(monkeypatch):
     monkeypatch.setattr(canary_module, "RETRY_S", 0.005)
 
 

@@ -8,13 +8,12 @@ import pytest
 from hotswap_ray.actors.controller.swaps import canary as canary_module
 from hotswap_ray.config import Config
 from hotswap_ray.core.errors import Conflict, IllegalTransition
-from tests.worlds.controller import make_config, quick_polls
+from tests.worlds.controller import make_config
 from tests.worlds.rollout import BAD, FEW, GOOD, PLAN, Watched, check_end
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+def quick_retries(monkeypatch):
     monkeypatch.setattr(canary_module, "RETRY_S", 0.005)
 
 

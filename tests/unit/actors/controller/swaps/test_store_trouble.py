@@ -3,12 +3,7 @@
 import pytest
 
 from hotswap_ray.core.errors import StoreError
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 
 
 async def test_a_swap_that_cannot_be_saved_does_not_exist(tmp_path):

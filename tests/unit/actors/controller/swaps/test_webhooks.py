@@ -12,7 +12,7 @@ from hotswap_ray.actors.controller.swaps.webhooks import sign
 from hotswap_ray.config import Config
 from hotswap_ray.core.spec.webhook import STOPPABLE, WebhookSpec
 from hotswap_ray.core.swap.phases import TERMINAL, Phase
-from tests.worlds.controller import ControllerWorld, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.crash import check_history, plain_swap, run_with_crash
 
 ALONE = {"t": {"model": "a"}}
@@ -20,8 +20,7 @@ ACTED = [phase for phase in Phase if phase not in TERMINAL]
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
+def quick_retries(monkeypatch):
     monkeypatch.setattr(webhooks, "RETRY_S", (0.01, 0.01))
 
 
