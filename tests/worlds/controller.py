@@ -83,6 +83,15 @@ class ControllerWorld:
         """Wait until a condition holds."""
         await until(condition, timeout_s)
 
+    async def quiet(self):
+        """Wait until nothing of the start is being saved any more."""
+        tasks = len(self.config.tasks)
+        await self.until(
+            lambda: (
+                not self.controller._recovery._work and len(self.store.load_decisions()) == tasks
+            )
+        )
+
     async def swap(self, task, model, **options):
         """Swap and wait for its end."""
         record = await self.controller.swap(task, model, **options)
