@@ -108,6 +108,16 @@ class ControllerWorld:
             while (await self.controller.wait(swap_id, 0))["phase"] != phase:  # noqa: ASYNC110
                 await asyncio.sleep(0.002)
 
+    async def while_saving(self, held, swap_id, asking):
+        """Begin to ask while a save of a swap is under way, end the save; what was answered."""
+        await held.begun.wait()
+        asked = asyncio.create_task(asking)
+        signals = self.controller._runner._signals
+        await self.until(lambda: asked.done() or signals[swap_id].qsize())
+        held.release()
+        (answer,) = await asyncio.gather(asked, return_exceptions=True)
+        return answer
+
     def model_of(self, task):
         return self.table.routes[task].model
 

@@ -26,26 +26,48 @@ async def world(tmp_path):
 
 
 @pytest.mark.parametrize("event", ["promote", "abort"])
-@pytest.mark.parametrize("turns", range(0, 60, 3))
-async def test_of_an_operators_event_and_a_guardrail_that_fails_one_wins_and_both_are_told(
-    world, event, turns
+async def test_an_operators_event_wins_over_a_guardrail_that_is_still_being_looked_at(world, event):
+    swap_id = await world.canary()
+    looked, answered = asyncio.Event(), asyncio.Event()
+    observed = world.learning.observed
+
+    async def slow(*asked):
+        looked.set()
+        await answered.wait()
+        return await observed(*asked)
+
+    world.learning.observed = slow
+    world.sees(BAD)
+    await looked.wait()
+    await world.controller.signal(swap_id, event)
+    answered.set()
+    record = await world.controller.wait(swap_id, 10)
+    assert record["phase"] == ("succeeded" if event == "promote" else "failed")
+    if event == "abort":
+        assert record["error"] == "abort by operator"
+    check_end(world, record)
+
+
+@pytest.mark.parametrize("event", ["promote", "abort"])
+@pytest.mark.parametrize("moment", ["while it is saved", "after the end"])
+async def test_a_guardrail_that_failed_wins_over_an_operators_event_which_is_refused(
+    world, event, moment
 ):
     swap_id = await world.canary()
+    held = world.store.hold("releasing")
     world.sees(BAD)
-    for _ in range(turns):
-        await asyncio.sleep(0.001)
-    try:
-        answered = await world.controller.signal(swap_id, event)
-    except IllegalTransition as error:
-        answered, refused = None, str(error)
+    if moment == "after the end":
+        held.release()
+        await world.controller.wait(swap_id, 10)
+        with pytest.raises(IllegalTransition, match=f"swap {swap_id} is failed"):
+            await world.controller.signal(swap_id, event)
+    else:
+        refused = await world.while_saving(held, swap_id, world.controller.signal(swap_id, event))
+        assert isinstance(refused, IllegalTransition)
+        assert f"swap {swap_id} is releasing" in str(refused)
     record = await world.controller.wait(swap_id, 10)
-    won = answered is not None and event == "promote"
-    assert record["phase"] == ("succeeded" if won else "failed")
-    if answered is None:
-        assert f"swap {swap_id} is " in refused
-        assert "b at 1%: error_rate" in record["error"]
-    elif event == "abort":
-        assert record["error"] == "abort by operator"
+    assert record["phase"] == "failed"
+    assert "b at 1%: error_rate" in record["error"]
     check_end(world, record)
 
 
@@ -92,26 +114,40 @@ async def test_a_rollback_while_the_old_model_is_retired_is_told_to_ask_again(tm
     assert world.table.routes["t"].active.app == "m-a-g2"
 
 
-@pytest.mark.parametrize("turns", range(10))
-async def test_a_rollback_while_baking_ends_goes_back_or_says_why_not(tmp_path, turns):
-    world = Watched(tmp_path, make_config(tasks={"t": {"model": "a"}}))
+async def alone(path):
+    """A world whose one task is t."""
+    world = Watched(path, make_config(tasks={"t": {"model": "a"}}))
     await world.start()
-    swap_id = await world.swap_until("baking", "t", "b", bake_s=0.05)
-    await asyncio.sleep(0.045 + 0.001 * turns)
-    try:
-        said = await world.controller.rollback("t")
-    except Conflict as error:
-        said, refused = None, str(error)
-    record = await world.controller.wait(swap_id, 10)
-    if said is None:
-        assert "ask again when it has ended" in refused
-    else:
-        await world.controller.wait(said["swap_id"], 10)
-    assert record["phase"] == (
-        "rolled_back" if said and said["swap_id"] == swap_id else "succeeded"
-    )
-    assert world.model_of("t") == ("b" if said is None else "a")
-    assert world.fleet.harm == []
+    return world
+
+
+async def test_a_rollback_before_a_bake_ends_goes_back(tmp_path):
+    world = await alone(tmp_path)
+    swap_id = await world.swap_until("baking", "t", "b", bake_s=600)
+    assert (await world.controller.rollback("t"))["swap_id"] == swap_id
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "rolled_back"
+    assert (world.model_of("t"), world.fleet.harm) == ("a", [])
+
+
+async def test_a_rollback_while_the_end_of_a_bake_is_saved_says_why_not(tmp_path):
+    world = await alone(tmp_path)
+    held = world.store.hold("retiring")
+    swap_id = (await world.controller.swap("t", "b"))["swap_id"]
+    refused = await world.while_saving(held, swap_id, world.controller.rollback("t"))
+    assert isinstance(refused, Conflict)
+    assert "ask again when it has ended" in str(refused)
+    assert (await world.controller.wait(swap_id, 10))["phase"] == "succeeded"
+    assert (world.model_of("t"), world.fleet.harm) == ("b", [])
+
+
+async def test_a_rollback_after_a_bake_has_ended_is_a_swap_of_its_own(tmp_path):
+    world = await alone(tmp_path)
+    record = await world.swap("t", "b")
+    undo = await world.controller.rollback("t")
+    await world.controller.wait(undo["swap_id"], 10)
+    assert undo["swap_id"] != record["swap_id"]
+    assert record["phase"] == "succeeded"
+    assert (world.model_of("t"), world.fleet.harm) == ("a", [])
 
 
 @pytest.mark.parametrize("path", ["/500", "/hang"])
