@@ -11,7 +11,8 @@ from hotswap_ray.actors.controller.swaps import phases as swap_actions
 from hotswap_ray.actors.controller.swaps import runner as swap_runner
 from hotswap_ray.actors.judge.judge import judge_here
 from hotswap_ray.config import Config
-from tests.worlds.fakes import FakeClock, FakeFleet, FakeIngress, FakeLearning, ScriptedStore
+from tests.worlds.fakes import FakeClock, FakeFleet, FakeIngress, FakeLearning
+from tests.worlds.store import ScriptedStore
 from tests.worlds.until import until
 
 

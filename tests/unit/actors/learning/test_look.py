@@ -12,8 +12,8 @@ from hotswap_ray.core.errors import Conflict, NotFound, Overloaded, StoreError
 from hotswap_ray.core.evidence.cell import Evidence
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
-from tests.worlds.fakes import ScriptedStore
 from tests.worlds.learning import CAREFREE, LearningWorld, collapse
+from tests.worlds.store import ScriptedStore
 from tests.worlds.until import until
 
 

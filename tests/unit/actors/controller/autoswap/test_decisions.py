@@ -25,7 +25,8 @@ from tests.worlds.autoswap import (
 )
 from tests.worlds.controller import make_world
 from tests.worlds.crash import restart
-from tests.worlds.fakes import FakeClock, ScriptedStore
+from tests.worlds.fakes import FakeClock
+from tests.worlds.store import ScriptedStore
 
 
 def undecided(**changes):

@@ -10,7 +10,8 @@ from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreErr
 from hotswap_ray.core.spec.schedule import ScheduleSpec
 from tests.worlds.controller import ControllerWorld, make_config, make_world
 from tests.worlds.crash import crash_after_every_commit, restart
-from tests.worlds.fakes import FakeClock, ScriptedStore
+from tests.worlds.fakes import FakeClock
+from tests.worlds.store import ScriptedStore
 
 START_S = 1_700_000_000.0  # 22:13:20 UTC
 DUE_S = START_S + 1000

@@ -16,8 +16,9 @@ from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
 from tests.worlds.controller import ControllerWorld, make_config
-from tests.worlds.fakes import FakeFleet, ScriptedStore
+from tests.worlds.fakes import FakeFleet
 from tests.worlds.link import LocalLink
+from tests.worlds.store import ScriptedStore
 
 EVERYTHING = ("chat", "completions", "tools", "json", "reasoning")
 
