@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-EXTRAS := cpu,dev
+EXTRAS := cpu,plots,dev
 CONFIG ?= deployments/quickstart.yaml
 # A stamp per set of dependencies: an unchanged pyproject.toml installs nothing again.
 INSTALLED := $(VENV)/.installed

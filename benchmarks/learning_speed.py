@@ -13,14 +13,18 @@ import json
 import os
 import random
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hotswap_ray.core.policies.selection import Arm, Snapshot, make_policy, policy_names
 from hotswap_ray.replay.data import Recorded, read
 from hotswap_ray.replay.replay import replay
 from hotswap_ray.replay.report import ReplayReport
-from hotswap_ray.reports.svg import line_chart
+from hotswap_ray.reports import charts
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SIZES = (50, 100, 200, 500, 1000)
 COMPARED = ("thompson", "ucb", "epsilon_greedy", "threshold")
@@ -56,6 +60,25 @@ def numbers(report: ReplayReport) -> dict[str, Any]:
     }
 
 
+def chart(curves: Mapping[str, Sequence[float]], single: float) -> Figure:
+    """A line a policy over the requests a task had, against the best single model."""
+    with charts.style():
+        drawn = charts.figure(charts.PANEL)
+        axes = drawn.subplots()
+        axes.axhline(single, color="#555555", linewidth=1, linestyle="--")
+        axes.annotate("best single model, in hindsight", (SIZES[0], single), (0, 4),
+                      textcoords="offset points", color="#555555")  # fmt: skip
+        for policy, shares in curves.items():
+            axes.plot(SIZES, shares, label=policy)
+        axes.set(ylim=(0, 1), xscale="log", xlabel="requests per task")
+        axes.set_xticks(SIZES, [str(size) for size in SIZES])
+        axes.minorticks_off()
+        axes.set_title("From chance (0) to the best model of each task (1)")
+        axes.grid(axis="y")
+        charts.legend(axes)
+    return drawn
+
+
 def learning(data: Recorded, seeds: int, plot: Path | None) -> dict[str, Any]:
     """Share of the way from chance to the oracle, by policy and requests a task."""
     reports = {policy: [replay(data, size, seeds, policy) for size in SIZES] for policy in COMPARED}
@@ -65,16 +88,7 @@ def learning(data: Recorded, seeds: int, plot: Path | None) -> dict[str, Any]:
             for policy, of_policy in reports.items()
         }
         single = reports[COMPARED[0]][0].share_best_single or 0.0
-        plot.write_text(
-            line_chart(
-                "From chance (0) to the best model of each task (1)",
-                "requests per task",
-                SIZES,
-                curves,
-                (0.0, 1.0),
-                {"best single model, in hindsight": single},
-            )
-        )
+        charts.save(chart(curves, single), plot)
     return {
         policy: {
             str(size): numbers(found)

@@ -12,6 +12,7 @@ from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.reports import ab_test as ab_report
+from hotswap_ray.reports import charts
 
 app = typer.Typer(
     no_args_is_help=True, help="Compare models on a task's traffic until one is proven better."
@@ -132,7 +133,10 @@ def show(
     plot: Annotated[
         Path | None,
         typer.Option(
-            "--plot", metavar="FILE.svg", help="Also draw the effects.", show_default=False
+            "--plot",
+            metavar="FILE.svg",
+            help="Also draw the effects, as SVG or PNG.",
+            show_default=False,
         ),
     ] = None,
     as_json: AsJson = False,
@@ -140,6 +144,8 @@ def show(
     namespace: Namespace = NAMESPACE,
 ) -> None:
     """Show an A/B test with its report."""
+    if plot is not None:
+        charts.require()
     with output.arbiter(address, namespace) as arbiter:
         record = arbiter.ab_test_report(test_id)
     if plot is not None:
@@ -147,7 +153,7 @@ def show(
             raise InvalidRequest(f"A/B test {test_id} is {record['phase']}: nothing to draw yet")
         drawn = ab_report.plot(record["report"], record["history"] or {})
         try:
-            plot.write_text(drawn, encoding="utf-8")
+            charts.save(drawn, plot)
         except OSError as error:
             raise InvalidRequest(f"{plot}: {error.strerror or 'cannot be written'}") from error
     _told(record, as_json)

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
 from hotswap_ray.core.errors import ConfigError
+from hotswap_ray.reports import charts
 from hotswap_ray.reports.bench import COLUMNS, cells, plot
 
 
@@ -37,7 +38,9 @@ def bench(
     ] = False,
     plot_file: Annotated[
         Path | None,
-        typer.Option("--plot", help="SVG file to write: quality, latency.", show_default=False),
+        typer.Option(
+            "--plot", help="SVG or PNG file to write: quality, latency.", show_default=False
+        ),
     ] = None,
     as_json: AsJson = False,
     address: Address = None,
@@ -46,6 +49,8 @@ def bench(
     """Ask models the golden prompts of tasks; what comes of it counts as evidence."""
     if file is not None and task is None:
         raise typer.BadParameter("a file is of one task; name it with --task", param_hint="--file")
+    if plot_file is not None:
+        charts.require()  # before minutes of work, not after them
     with output.arbiter(address, namespace) as arbiter, _progress() as bar:
         shown = bar.add_task("starting", total=None)
 
@@ -56,7 +61,7 @@ def bench(
         status = arbiter.bench(task, model, file, loaded_only=loaded_only, on_progress=show)
     if plot_file is not None:
         try:
-            plot_file.write_text(plot(status["rows"]), encoding="utf-8")
+            charts.save(plot(status["rows"]), plot_file)
         except OSError as error:
             raise ConfigError(f"{plot_file}: {error.strerror or 'cannot be written'}") from None
     if as_json:

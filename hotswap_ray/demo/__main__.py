@@ -24,6 +24,7 @@ from hotswap_ray.demo.learning import CLEAREST, HARD, WORST
 from hotswap_ray.demo.stage import Stage
 from hotswap_ray.demo.traffic import SHOWN, Traffic
 from hotswap_ray.ports import free_port
+from hotswap_ray.reports import charts
 
 QUICKSTART = Path(__file__).parents[2] / "deployments" / "quickstart.yaml"
 PLOT = Path("hotswap-tour-ab-test.svg")
@@ -38,6 +39,7 @@ SWAP = {"bake_s": 1.0, "canary": {"settle_s": 1, "check_s": 0.5, "guardrails": G
 
 def main() -> int:
     """Run the tour; 0 if nothing was lost."""
+    charts.require()
     os.environ.setdefault("RAY_DEDUP_LOGS", "1")
     console = Console()
     started = time.monotonic()

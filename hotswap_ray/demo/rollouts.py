@@ -9,6 +9,7 @@ from typing import Any
 from hotswap_ray.core.errors import SwapError
 from hotswap_ray.demo.stage import Stage
 from hotswap_ray.reports import ab_test as ab_report
+from hotswap_ray.reports import charts
 
 
 def without_canary(stage: Stage, task: str, model: str) -> None:
@@ -53,7 +54,7 @@ def ab_test(stage: Stage, task: str, variants: list[str], plot: Path) -> dict[st
     stage.command(f"ab-test start {task} {' '.join(variants)} --max-requests 200 --wait")
     record: dict[str, Any] = stage.arbiter.ab_test(task, variants, max_requests=200, wait=True)
     stage.say(ab_report.text(record["report"]), plain=True)
-    plot.write_text(ab_report.plot(record["report"], record["history"]), encoding="utf-8")
+    charts.save(ab_report.plot(record["report"], record["history"]), plot)
     stage.say(f"  its plot: {plot}")
     return record
 

@@ -1,21 +1,23 @@
-"""The report of an A/B test for people: a table for a terminal, and a plot as SVG."""
+"""The report of an A/B test for people: a table for a terminal, and a plot."""
 
 from __future__ import annotations
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hotswap_ray.reports.svg import HEIGHT, LEFT, Axes, colour, document
+from hotswap_ray.reports import charts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Doc = Mapping[str, Any]
 Points = Mapping[str, Sequence[Mapping[str, float]]]
 WIDE = 100
-ROW = 34
-"""Pixels per variant in the forest plot."""
-TOP, BELOW = 44, 78
+ROW, AROUND = 36, 122
+"""Pixels per variant in the forest plot, and for what stands above and below them."""
 
 
 def text(doc: Doc) -> str:
@@ -70,104 +72,86 @@ def text(doc: Doc) -> str:
     return "\n".join(lines)
 
 
-def plot(doc: Doc, points: Points | None = None) -> str:
-    """An SVG: each variant's effect with its interval, and how they ran if points are given.
+def plot(doc: Doc, points: Points | None = None) -> Figure:
+    """Each variant's effect with its interval, and how they ran if points are given.
 
     Args:
         doc: From ``Report.to_doc``.
-        points: From ``core.ab_test.history``.
+        points: From ``core.rollout.ab_report.history``.
+
+    Returns:
+        A figure for ``charts.save``.
+
+    Raises:
+        InvalidRequest: matplotlib is missing.
     """
-    compared = doc["comparisons"]
-    reach = max([0.05, *(abs(end) for one in compared for end in (one["low"], one["high"]))])
-    height = TOP + ROW * len(compared) + BELOW
-    parts = _forest(doc, _round(reach), height)
     running = {name: row for name, row in (points or {}).items() if row}
-    if running:
-        parts += _running(doc, running, height)
-        height += HEIGHT
-    return document(parts, height)
+    heights = [AROUND + ROW * len(doc["comparisons"]), *([charts.PANEL] if running else [])]
+    with charts.style():
+        drawn = charts.figure(sum(heights))
+        panels = drawn.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+        _forest(panels[0], doc)
+        if running:
+            _running(panels[1], doc, running)
+    return drawn
 
 
-def _forest(doc: Doc, reach: float, height: float) -> list[str]:
-    title = f"{doc['metric']}: difference to {doc['control']}, with its anytime-valid interval"
-    label = f"worse  ←  effect on {doc['metric']}  →  better"
-    axes = Axes(title, label, (-reach, reach), (0, 1))
-    floor, wide = height - BELOW + 8, doc["equivalence"]
-    left, right = axes.x(max(-wide, -reach)), axes.x(min(wide, reach))
-    parts = [
-        f'<text x="{LEFT}" y="24" font-size="15">{escape(title)}</text>',
-        f'<rect x="{left:.1f}" y="{TOP}" width="{right - left:.1f}" height="{floor - TOP:g}" '
-        f'fill="#eeeeee"><title>equivalence: ±{wide:g}</title></rect>',
-        _vertical(axes.x(0), floor, "#555555", ""),
+def _forest(axes: Axes, doc: Doc) -> None:
+    compared, wide, margin = doc["comparisons"], doc["equivalence"], doc["margin"]
+    reach = _round(max([0.05, *(abs(one[end]) for one in compared for end in ("low", "high"))]))
+    axes.axvspan(-wide, wide, color="#eeeeee", gid="equivalence")
+    axes.axvline(0, color="#555555", linewidth=1)
+    for at in (-margin, margin) if margin else ():
+        axes.axvline(at, color="#999999", linewidth=1, linestyle="--", gid="margin")
+    for n, one in enumerate(compared):
+        axes.hlines(n, one["low"], one["high"], colors=f"C{n}", linewidth=3)
+        if one["effect"] is not None:
+            axes.plot(one["effect"], n, "o", color=f"C{n}", gid=f"dot:{one['model']}")
+    names = [
+        f"{_short(one['model'], 20)}\n{'dropped' if one['dropped'] else one['verdict']}"
+        for one in compared
     ]
-    for at in (-doc["margin"], doc["margin"]):
-        if doc["margin"] and abs(at) < reach:
-            parts.append(_vertical(axes.x(at), floor, "#999999", "3 3"))
-    for tick in range(-2, 3):
-        value = reach * tick / 2
-        parts.append(
-            f'<text x="{axes.x(value):.1f}" y="{floor + 18:g}" text-anchor="middle">'
-            f"{value:+.2f}</text>"
-        )
-    parts.append(
-        f'<text x="{axes.x(0):.1f}" y="{floor + 38:g}" text-anchor="middle">{escape(label)}</text>'
-        f'<text x="{axes.x(0):.1f}" y="{floor + 56:g}" text-anchor="middle" font-size="11" '
-        f'fill="#555555">grey: counts as equal (±{wide:g}), dashed: margin '
-        f"(±{doc['margin']:g})</text>"
+    axes.set_yticks(range(len(compared)), names)
+    for n, label in enumerate(axes.get_yticklabels()):
+        label.set_color(f"C{n}")
+    axes.tick_params("y", length=0)
+    axes.set_xticks([reach * tick / 2 for tick in range(-2, 3)])
+    axes.xaxis.set_major_formatter("{x:+.2f}")
+    axes.set(xlim=(-reach, reach), ylim=(len(compared) - 0.5, -0.5))
+    control = _short(doc["control"])
+    axes.set_title(f"{doc['metric']}: difference to {control}, with its anytime-valid interval")
+    axes.set_xlabel(
+        f"worse  ←  effect on {doc['metric']}  →  better\n"
+        f"grey: counts as equal (±{wide:g}), dashed: margin (±{margin:g})"
     )
-    for n, one in enumerate(doc["comparisons"]):
-        parts += _interval(axes, one, TOP + ROW * (n + 0.5), colour(n))
-    return parts
 
 
-def _interval(axes: Axes, one: Mapping[str, Any], y: float, tone: str) -> list[str]:
-    low, high = axes.x(one["low"]), axes.x(one["high"])
-    low, high = max(low, LEFT), min(high, axes.right)
-    parts = [
-        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{y:g}" y2="{y:g}" stroke="{tone}" '
-        f'stroke-width="3"/>',
-        f'<text x="{axes.right + 12:g}" y="{y - 2:g}" fill="{tone}">'
-        f"{escape(_short(one['model'], 20))}</text>",
-        f'<text x="{axes.right + 12:g}" y="{y + 12:g}" font-size="11">'
-        f"{'dropped' if one['dropped'] else one['verdict']}</text>",
-    ]
-    if one["effect"] is not None:
-        parts.append(f'<circle cx="{axes.x(one["effect"]):.1f}" cy="{y:g}" r="5" fill="{tone}"/>')
-    return parts
-
-
-def _running(doc: Doc, running: Points, top: float) -> list[str]:
-    most = max(point["requests"] for row in running.values() for point in row)
+def _running(axes: Axes, doc: Doc, running: Points) -> None:
     ends = sorted(abs(p[end]) for row in running.values() for p in row for end in ("low", "high"))
-    reach = _round(
-        max(ends[len(ends) * 3 // 4], doc["equivalence"])
-    )  # the first intervals say little
-    axes = Axes("The same as it ran", "requests of all models", (0, most), (-reach, reach), top=top)
-    parts = axes.draw({most * n / 5: f"{most * n / 5:,.0f}" for n in range(6)}, {"no effect": 0.0})
+    # The first intervals are so wide that the later ones could not be told apart beside them.
+    reach = _round(max(ends[len(ends) * 3 // 4], doc["equivalence"]))
+    axes.axhline(0, color="#555555", linewidth=1, linestyle="--", label="no effect")
     order = [one["model"] for one in doc["comparisons"]]
     for name, row in running.items():
-        tone = colour(order.index(name))
-        band = [(p["requests"], p["high"]) for p in row]
-        band += [(p["requests"], p["low"]) for p in reversed(row)]
-        parts.append(f'<polygon points="{_path(axes, band)}" fill="{tone}" fill-opacity="0.15"/>')
-        line = _path(axes, [(p["requests"], p["effect"]) for p in row])
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{tone}" stroke-width="2"/>')
-        parts.append(axes.legend(order.index(name), _short(name, 18), tone))
-    return parts
+        tone = f"C{order.index(name)}"
+        requests, low, effect, high = (
+            [point[part] for point in row] for part in ("requests", "low", "effect", "high")
+        )
+        axes.fill_between(
+            requests, low, high, color=tone, alpha=0.15, linewidth=0, gid=f"band:{name}"
+        )
+        axes.plot(requests, effect, color=tone, label=_short(name, 18), gid=f"line:{name}")
+    most = max(point["requests"] for row in running.values() for point in row)
+    axes.set(xlim=(0, most), ylim=(-reach, reach), xlabel="requests of all models")
+    axes.set_title("The same as it ran")
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.grid(axis="y")
+    charts.legend(axes)
 
 
 def _round(reach: float) -> float:
     """The next tenth, so that ticks are plain numbers."""
     return min(1.0, math.ceil(reach * 10 + 1e-9) / 10)
-
-
-def _path(axes: Axes, points: Sequence[tuple[float, float]]) -> str:
-    return " ".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in points)
-
-
-def _vertical(x: float, floor: float, tone: str, dashes: str) -> str:
-    dashed = f' stroke-dasharray="{dashes}"' if dashes else ""
-    return f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor:g}" stroke="{tone}"{dashed}/>'
 
 
 def _costs(doc: Doc) -> str:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hotswap_ray.reports.svg import Dot, dot_panels
+from hotswap_ray.reports import charts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Row = Mapping[str, Any]
 COLUMNS = (
@@ -42,21 +46,40 @@ def cells(rows: Iterable[Row]) -> list[tuple[Any, ...]]:
     ]
 
 
-def plot(rows: Iterable[Row]) -> str:
-    """An SVG: quality with its interval against p50 latency, one panel a task.
+def plot(rows: Iterable[Row]) -> Figure:
+    """Quality with its interval against p50 latency, one panel a task; a model keeps its colour.
 
     Models without a quality or without an answer are left out.
+
+    Returns:
+        A figure for ``charts.save``.
+
+    Raises:
+        InvalidRequest: matplotlib is missing.
     """
-    panels: defaultdict[str, list[Dot]] = defaultdict(list)
+    panels: defaultdict[str, list[Row]] = defaultdict(list)
     for row in rows:
         if row["quality"] is not None and row["latency_p50_ms"] is not None:
-            panels[f"{row['task']}: quality, with its 95% interval"].append(
-                Dot(
-                    *(row["model"], row["latency_p50_ms"], row["quality"]),
-                    *(row["quality_low"], row["quality_high"]),
-                )
-            )
-    return dot_panels(panels, "latency, median (ms)")
+            panels[row["task"]].append(row)
+    names = list(dict.fromkeys(row["model"] for of_task in panels.values() for row in of_task))
+    with charts.style():
+        drawn = charts.figure(charts.PANEL * max(len(panels), 1))
+        for n, (task, of_task) in enumerate(panels.items()):
+            axes = drawn.add_subplot(len(panels), 1, n + 1)
+            for row in of_task:
+                _dot(axes, row, f"C{names.index(row['model'])}")
+            axes.set(xlabel="latency, median (ms)", ylim=(-0.03, 1.03))
+            axes.set_xlim(0, 1.1 * max(row["latency_p50_ms"] for row in of_task) or 1)
+            axes.set_title(f"{task}: quality, with its 95% interval")
+            axes.grid(axis="y")
+            charts.legend(axes)
+    return drawn
+
+
+def _dot(axes: Axes, row: Row, tone: str) -> None:
+    x, y = row["latency_p50_ms"], row["quality"]
+    axes.vlines(x, row["quality_low"], row["quality_high"], colors=tone, linewidth=2)
+    axes.plot(x, y, "o", color=tone, label=row["model"], gid=f"dot:{row['task']}:{row['model']}")
 
 
 def _number(value: float | None, digits: int) -> str | None:

@@ -50,7 +50,7 @@ def test_a_golden_set_tells_a_good_model_from_one_that_is_not_loaded_yet(system,
     rows = {row["model"]: row for row in status["rows"]}
     assert rows["clever"]["quality"] == 1
     assert rows["guesser"]["quality"] < 0.7
-    assert len(re.findall("<circle", drawn.read_text())) == 2
+    assert len(re.findall('id="dot:', drawn.read_text())) == 2
     with Arbiter.connect() as arbiter:
         seen = {row["model"]: row for row in arbiter.task_performance_summary(TASK)["models"]}
         states = {row["model"]: row["state"] for row in arbiter.status()["models"]}

@@ -70,7 +70,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     # --- who speaks with people and programs
     "web": ("core", "config", "actors.ingress"),
     "replay": ("core", "store"),
-    "reports": (),
+    "reports": ("core.errors",),
     "client": ("core", "config", "replay", "actors.cluster"),
     "testing": ("core", "engines"),
     # --- the roofs

@@ -1,4 +1,4 @@
-"""The report of an A/B test fits a terminal, and its plot is an SVG that shows what it says."""
+"""The report of an A/B test fits a terminal, and its plot shows what it says."""
 
 import xml.etree.ElementTree as ET
 
@@ -7,6 +7,7 @@ import pytest
 
 from hotswap_ray.core.rollout.ab_report import ABTestSpec, history, report
 from hotswap_ray.reports.ab_test import plot, text
+from hotswap_ray.reports.charts import svg
 from tests.worlds.seen import seen
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -52,35 +53,54 @@ def test_what_is_not_known_is_a_dash(case):
     assert row.split()[1:] == ["0", "0%", "0", "-", "-", "-", "-", "-"]
 
 
+def words(drawn):
+    return [node.text or "" for node in ET.fromstring(svg(drawn)).iter(f"{SVG}text")]
+
+
+def named(drawn, kind):
+    """What a plot holds under a name, as `dot:large`; in the file each is a group of this id."""
+    ids = [node.get("id") or "" for node in ET.fromstring(svg(drawn)).iter(f"{SVG}g")]
+    artists = {
+        artist.get_gid(): artist
+        for axes in drawn.axes
+        for artist in axes.get_children()
+        if (artist.get_gid() or "").partition(":")[0] == kind
+    }
+    assert set(artists) == {name for name in ids if name.partition(":")[0] == kind}
+    return artists
+
+
 def test_an_empty_report_has_text_and_plot():
     doc = report(ABTestSpec(variants=("b",)), "a", {}).to_doc()
     assert text(doc).startswith("The test is running after 0 requests")
-    ET.fromstring(plot(doc))
+    ET.fromstring(svg(plot(doc)))
 
 
 def test_the_plot_is_a_forest_with_zero_margin_and_equivalence(case):
     doc, _ = case
-    root = ET.fromstring(plot(doc))
-    words = [node.text or "" for node in root.iter(f"{SVG}text")]
-    assert "large" in words
-    assert any("quality: difference to small" in word for word in words)
-    titles = [node.text for node in root.iter(f"{SVG}title")]
-    assert titles == ["equivalence: ±0.03"]
-    assert len(list(root.iter(f"{SVG}circle"))) == 2  # idle has no effect yet
-    assert not list(root.iter(f"{SVG}polygon"))
-    dots = {c.get("fill"): float(c.get("cx")) for c in root.iter(f"{SVG}circle")}
+    drawn = plot(doc)
+    assert "large" in words(drawn)
+    assert any("quality: difference to small" in word for word in words(drawn))
+    (equal,) = named(drawn, "equivalence").values()
+    assert (equal.get_x(), equal.get_width()) == pytest.approx((-0.03, 0.06))
+    assert any("counts as equal (±0.03)" in word for word in words(drawn))
+    effects = {one["model"]: one["effect"] for one in doc["comparisons"]}
+    dots = {name: float(dot.get_xdata()[0]) for name, dot in named(drawn, "dot").items()}
+    # idle has no effect yet
+    assert dots == {f"dot:{model}": effects[model] for model in ("large", LONG)}
     better, worse = dots.values()
     assert worse < better
+    assert not named(drawn, "band")
 
 
 def test_the_plot_shows_how_the_interval_ran(case):
-    root = ET.fromstring(plot(*case))
-    assert len(list(root.iter(f"{SVG}polygon"))) == 2
-    assert len(list(root.iter(f"{SVG}polyline"))) == 2
-    assert "requests of all models" in [node.text for node in root.iter(f"{SVG}text")]
+    drawn = plot(*case)
+    assert len(named(drawn, "band")) == 2
+    assert len(named(drawn, "line")) == 2
+    assert "requests of all models" in words(drawn)
 
 
 def test_names_are_escaped():
     doc = report(ABTestSpec(variants=("<b>",)), "a&a", {}).to_doc()
-    assert "<b>" not in plot(doc)
-    ET.fromstring(plot(doc))
+    assert "<b>" not in svg(plot(doc))
+    assert "<b>" in words(plot(doc))

@@ -22,6 +22,7 @@ from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.reports.bench import COLUMNS, cells, plot
+from hotswap_ray.reports.charts import svg
 from tests.worlds.controller import ControllerWorld, make_config
 from tests.worlds.fakes import MIB, FakeFleet, FakeLearning
 
@@ -577,7 +578,7 @@ def test_nothing_judged_has_no_quality():
 
     assert (row["quality"], row["quality_low"], row["latency_p50_ms"]) == (None, None, None)
     assert len(cells([row])[0]) == len(COLUMNS)
-    assert "<circle" not in plot([row])
+    assert 'id="dot:' not in svg(plot([row]))
 
 
 def test_the_plot_has_a_panel_a_task_and_a_dot_a_model():
@@ -586,10 +587,10 @@ def test_the_plot_has_a_panel_a_task_and_a_dot_a_model():
         for task, model, quality in (("t", "a", 1.0), ("t", "<b>", 0.5), ("u", "a", 0.2))
     ]
 
-    drawn = plot(rows)
+    drawn = svg(plot(rows))
 
     assert ElementTree.fromstring(drawn).get("viewBox") == "0 0 720 800"
-    assert drawn.count("<circle") == 3
+    assert drawn.count('id="dot:') == 3
     assert "t: quality" in drawn
     assert "u: quality" in drawn
     assert "&lt;b&gt;" in drawn
