@@ -53,7 +53,7 @@ def vllm_spec(local_ray):
     Answers few-shot prompts (`Italy: Rome\\nFrance:` -> ` Paris`).
     """
     from hotswap_ray.core.spec.task import ModelSpec
-    from hotswap_ray.engines.weights.hf import gemma_270m_hf
+    from tests.vllm.gemma_hf import gemma_270m_hf
 
     folder = str(gemma_270m_hf())
 

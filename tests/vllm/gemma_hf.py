@@ -1,9 +1,9 @@
 """Gemma 3 270M as a Hugging Face folder, which is what vLLM loads, without a model hub.
 
-The registry has these weights only as GGUF (``weights.gemma_270m``); ``transformers`` reads
-that, and this writes it as config, tokenizer and safetensors, once. By hand::
+The registry has these weights only as GGUF (``gemma_270m``); ``transformers`` reads that, and
+this writes it as config, tokenizer and safetensors, once. By hand, in the root of a checkout::
 
-    python -m hotswap_ray.engines.weights_hf        # prints the folder
+    python -m tests.vllm.gemma_hf        # prints the folder
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def gemma_270m_hf(cache_dir: Path | None = None) -> Path:
     a minute and 3.5 GB of memory.
 
     Args:
-        cache_dir: Where the folder is kept; default ``weights.default_cache_dir()``.
+        cache_dir: Where the folder is kept; default ``default_cache_dir()``.
 
     Returns:
         The folder, to be used as ``ModelSpec.source``.
