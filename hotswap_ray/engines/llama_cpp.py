@@ -31,7 +31,8 @@ from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.answers import UsageSum, assemble
 from hotswap_ray.engines.base import default_deployment_options, parse_options
-from hotswap_ray.engines.weights.gguf import has_chat_template, resolve_source, trim_memory
+from hotswap_ray.engines.weights.cache import trim_memory
+from hotswap_ray.engines.weights.gguf import has_chat_template, resolve_source
 
 BASE_MODEL_TEMPLATE = (
     "{% for message in messages %}"

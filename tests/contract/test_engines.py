@@ -142,7 +142,7 @@ async def test_a_prompt_longer_than_the_context_is_refused_with_both_lengths():
 @pytest.mark.llama
 @pytest.mark.parametrize("size", [3_000, 100_000_000])
 async def test_weights_cut_short_fail_to_load_and_leave_the_process_alive(tmp_path, size):
-    from hotswap_ray.engines.weights.gguf import gemma_270m
+    from hotswap_ray.engines.weights.gemma import gemma_270m
 
     path = tmp_path / "cut.gguf"
     path.write_bytes(gemma_270m().read_bytes()[:size])

@@ -15,7 +15,7 @@ import yaml
 
 import hotswap_ray
 from hotswap_ray.demo.fewshot import TASKS
-from hotswap_ray.engines.weights.gguf import default_cache_dir
+from hotswap_ray.engines.weights.cache import default_cache_dir
 from hotswap_ray.ports import free_port
 from tests.ray.conftest import wait_until
 

@@ -17,7 +17,8 @@ from filelock import FileLock
 
 from hotswap_ray.core.errors import EngineLoadFailed
 from hotswap_ray.engines.llama_cpp import BASE_MODEL_TEMPLATE
-from hotswap_ray.engines.weights.gguf import default_cache_dir, gemma_270m
+from hotswap_ray.engines.weights.cache import default_cache_dir
+from hotswap_ray.engines.weights.gemma import gemma_270m
 
 
 def gemma_270m_hf(cache_dir: Path | None = None) -> Path:

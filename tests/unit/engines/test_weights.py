@@ -1,5 +1,7 @@
 """Weights are found, made once, and refused with the path when they are bad."""
 
+import subprocess
+import sys
 import threading
 
 import gguf
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from hotswap_ray.core.errors import EngineLoadFailed
+from hotswap_ray.engines.weights import cache, gemma
 from hotswap_ray.engines.weights import gguf as weights
 
 
@@ -35,7 +38,7 @@ def tensors(path):
 
 
 def test_dropped_layers_are_gone_and_the_others_renumbered(tiny, tmp_path):
-    made = weights.variant(tiny, drop_layers=(1, 2), cache_dir=tmp_path / "cache")
+    made = gemma.variant(tiny, drop_layers=(1, 2), cache_dir=tmp_path / "cache")
     fields = gguf.GGUFReader(str(made)).fields
     assert fields["gemma3.block_count"].contents() == 2
     assert fields["gemma3.attention.head_count_kv"].contents() == [10, 13]
@@ -47,7 +50,7 @@ def test_dropped_layers_are_gone_and_the_others_renumbered(tiny, tmp_path):
 
 
 def test_requantising_touches_matrices_and_leaves_vectors(tiny, tmp_path):
-    found = tensors(weights.variant(tiny, quantization="Q8_0", cache_dir=tmp_path))
+    found = tensors(gemma.variant(tiny, quantization="Q8_0", cache_dir=tmp_path))
     assert found["blk.3.ffn_up.weight"].tensor_type.name == "Q8_0"
     assert found["blk.3.attn_norm.weight"].tensor_type.name == "F32"
     values = gguf.quants.dequantize(
@@ -57,12 +60,12 @@ def test_requantising_touches_matrices_and_leaves_vectors(tiny, tmp_path):
 
 
 def test_a_variant_is_written_once_and_a_changed_base_makes_another(tiny, tmp_path):
-    first = weights.variant(tiny, drop_layers=(0,), cache_dir=tmp_path)
+    first = gemma.variant(tiny, drop_layers=(0,), cache_dir=tmp_path)
     written = first.stat().st_mtime_ns
-    assert weights.variant(tiny, drop_layers=(0,), cache_dir=tmp_path) == first
+    assert gemma.variant(tiny, drop_layers=(0,), cache_dir=tmp_path) == first
     assert first.stat().st_mtime_ns == written
     tiny.write_bytes(tiny.read_bytes() + b"\0")
-    assert weights.variant(tiny, drop_layers=(0,), cache_dir=tmp_path) != first
+    assert gemma.variant(tiny, drop_layers=(0,), cache_dir=tmp_path) != first
 
 
 def test_many_at_once_write_one_file(tmp_path):
@@ -75,7 +78,7 @@ def test_many_at_once_write_one_file(tmp_path):
 
     def ask():
         together.wait()
-        weights._once(target, write)
+        cache.once(target, write)
 
     threads = [threading.Thread(target=ask) for _ in range(8)]
     for thread in threads:
@@ -93,7 +96,7 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
         raise OSError("No space left on device")
 
     with pytest.raises(EngineLoadFailed, match=r"made\.gguf.*No space left.*HOTSWAP_CACHE"):
-        weights._once(tmp_path / "made.gguf", write)
+        cache.once(tmp_path / "made.gguf", write)
     assert not list(tmp_path.glob("made.gguf*.part"))
     assert not (tmp_path / "made.gguf").exists()
 
@@ -102,18 +105,18 @@ def test_a_write_that_fails_leaves_nothing_behind(tmp_path):
 def test_a_variant_of_damaged_weights_is_refused(tiny, tmp_path, size):
     tiny.write_bytes(tiny.read_bytes()[:size])
     with pytest.raises(EngineLoadFailed, match=r"damaged|cut short"):
-        weights.variant(tiny, drop_layers=(1,), cache_dir=tmp_path)
+        gemma.variant(tiny, drop_layers=(1,), cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize("layers", [(4,), (0, 1, 2, 3)])
 def test_layers_that_are_not_there_or_all_of_them_cannot_be_dropped(tiny, tmp_path, layers):
     with pytest.raises(EngineLoadFailed, match="has 4 layers"):
-        weights.variant(tiny, drop_layers=layers, cache_dir=tmp_path)
+        gemma.variant(tiny, drop_layers=layers, cache_dir=tmp_path)
 
 
 def test_an_unknown_quantisation_is_refused_with_the_known_ones(tiny, tmp_path):
     with pytest.raises(EngineLoadFailed, match="'Q2_K'; known: BF16, Q8_0"):
-        weights.variant(tiny, quantization="Q2_K", cache_dir=tmp_path)
+        gemma.variant(tiny, quantization="Q2_K", cache_dir=tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -126,7 +129,7 @@ def test_an_unknown_quantisation_is_refused_with_the_known_ones(tiny, tmp_path):
     ],
 )
 def test_a_source_can_say_which_layers_and_which_quantisation(wishes, parsed):
-    assert weights._parse_wishes("gemma3-270m", wishes) == parsed
+    assert gemma._parse_wishes("gemma3-270m", wishes) == parsed
 
 
 @pytest.mark.parametrize("wishes", ["drop=x", "drop=-1", "layers=3", "15", "drop="])
@@ -137,6 +140,18 @@ def test_a_source_that_cannot_be_read_is_refused_with_an_example(wishes):
 
 def test_a_path_passes_through(tiny):
     assert weights.resolve_source(str(tiny)) == tiny
+
+
+def test_who_serves_a_file_loads_no_code_that_writes_weights(tiny):
+    code = (
+        "import sys; from hotswap_ray.engines.weights.gguf import resolve_source as resolve; "
+        f"resolve({str(tiny)!r}); "
+        "print([name for name in sys.modules if name.startswith('hotswap_ray.engines.weights.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.strip() == "['hotswap_ray.engines.weights.gguf']"
 
 
 @pytest.mark.parametrize("source", [None, ""])
@@ -171,6 +186,6 @@ def test_a_chat_template_is_seen_where_there_is_one(tiny, tmp_path):
 
 def test_the_cache_is_where_the_environment_says(monkeypatch, tmp_path):
     monkeypatch.setenv("HOTSWAP_CACHE", str(tmp_path))
-    assert weights.default_cache_dir() == tmp_path
+    assert cache.default_cache_dir() == tmp_path
     monkeypatch.delenv("HOTSWAP_CACHE")
-    assert weights.default_cache_dir().parts[-2:] == (".cache", "hotswap_ray")
+    assert cache.default_cache_dir().parts[-2:] == (".cache", "hotswap_ray")
