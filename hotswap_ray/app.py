@@ -109,10 +109,7 @@ def start_actors(config: Config) -> None:
         retention_s=learning.retention_s,
         one_key_decides=learning.one_key_decides,
         feedback_per_minute=learning.feedback_per_minute,
-        prices={
-            name: (model.usd_per_million_tokens_in, model.usd_per_million_tokens_out)
-            for name, model in config.models.items()
-        },
+        prices={name: model.price for name, model in config.models.items()},
     )
     # Alone in its process and its thread, so that a check that hangs can be interrupted; and
     # never asked twice by Ray, which would send what killed it again.

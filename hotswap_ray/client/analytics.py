@@ -13,6 +13,7 @@ from hotswap_ray.client.link import LONGEST_S, ClusterLink
 from hotswap_ray.config.checks import problems
 from hotswap_ray.core.errors import InvalidRequest, NotFound
 from hotswap_ray.core.evidence.knowledge import Complexity
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.spec.task import Preferences
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ class Analytics:
         frame = self._link.learning("outcomes", None, None, None, limit, timeout_s=600)
         specs = {row["model"]: row["spec"] for row in self._link.controller("status")["models"]}
         prices = {
-            model: (spec["usd_per_million_tokens_in"], spec["usd_per_million_tokens_out"])
+            model: Price(spec["usd_per_million_tokens_in"], spec["usd_per_million_tokens_out"])
             for model, spec in specs.items()
         }
         made = replay_export.record(frame, self._bench_prompts(list(specs)), prices)

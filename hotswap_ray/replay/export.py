@@ -17,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.outcome import RoutingDecision
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.replay.data import OPTIONAL, REQUIRED
 from hotswap_ray.store.outcomes import digest
 
@@ -88,7 +90,7 @@ def bench_prompts(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
 def record(
     outcomes: pd.DataFrame,
     prompts: Mapping[str, str] | None = None,
-    prices: Mapping[str, tuple[float, float]] | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> Recording:
     """Make recorded results of a log.
 
@@ -98,7 +100,7 @@ def record(
     Args:
         outcomes: As ``Store.outcomes_frame`` gives it, in order of arrival.
         prompts: Name of the prompt by ``request_id``, see ``bench_prompts``.
-        prices: Per model USD per million tokens in and out; else its cost is missing.
+        prices: Of tokens, by model; the cost of a model without one is missing.
 
     Raises:
         InvalidRequest: Fewer than two models have judged answers at one task.
@@ -192,11 +194,14 @@ def _prompts(judged: pd.DataFrame, prompts: Mapping[str, str]) -> pd.Series[Any]
     return known.mask(again)
 
 
-def _cost(judged: pd.DataFrame, prices: Mapping[str, tuple[float, float]]) -> pd.Series[Any]:
-    price_in = judged["model"].map({m: p[0] for m, p in prices.items() if any(p)})
-    price_out = judged["model"].map({m: p[1] for m, p in prices.items() if any(p)})
-    cost: pd.Series[Any] = (
-        price_in.astype("float64") * judged["tokens_in"]
-        + price_out.astype("float64") * judged["tokens_out"]
-    ) / 1e6
-    return cost
+def _cost(judged: pd.DataFrame, prices: Mapping[str, Price]) -> pd.Series[Any]:
+    costs = pd.Series(np.nan, index=judged.index)
+    for model, price in prices.items():
+        if price.is_stated:
+            its = judged["model"] == model
+            tokens_in, tokens_out = (
+                judged.loc[its, name].to_numpy(dtype=float, na_value=np.nan)
+                for name in ("tokens_in", "tokens_out")
+            )
+            costs[its] = price.cost_usd(tokens_in, tokens_out)
+    return costs

@@ -32,6 +32,7 @@ from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.evidence.recent import RecentLatencies
 from hotswap_ray.core.outcome import Criteria, Outcome, RoutingDecision
 from hotswap_ray.core.policies.selection import Arm
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.spec.task import Preferences, TaskSpec
 from hotswap_ray.store import Store
 
@@ -58,7 +59,7 @@ class LearningActor(LearningQueries):
         recent_size: Answers kept for ``latency_p99``.
         one_key_decides: Whether the scores of one API key may bring about a swap.
         feedback_per_minute: Scores that one API key may give.
-        prices: Dollars per million tokens, in and out, by model.
+        prices: Of tokens, by model.
     """
 
     def __init__(
@@ -76,7 +77,7 @@ class LearningActor(LearningQueries):
         recent_size: int = 100_000,
         one_key_decides: bool = False,
         feedback_per_minute: int = 600,
-        prices: Mapping[str, tuple[float, float]] | None = None,
+        prices: Mapping[str, Price] | None = None,
     ) -> None:
         self._store = store
         self._clock = clock

@@ -78,7 +78,7 @@ class Decider:
             kept: Models that are never unloaded.
         """
         self._models = models
-        self._learned.prices = {name: (m.usd_in, m.usd_out) for name, m in models.items()}
+        self._learned.prices = {name: facts.price for name, facts in models.items()}
         watched = [view for view in views if view.settings.mode != "off"]
         for task in self._tasks.keys() - {view.task for view in watched}:
             del self._tasks[task]

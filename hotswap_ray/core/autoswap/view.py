@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hotswap_ray.core.autoswap.decide import Decision, Settings, TaskState
+from hotswap_ray.core.spec.price import NO_PRICE, Price
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,14 +19,12 @@ class ModelFacts:
     """What a model costs.
 
     Attributes:
-        usd_in: Price of a million prompt tokens.
-        usd_out: Price of a million answer tokens.
+        price: Of its tokens.
         load_s: Expected time to load it; 0 when it is loaded.
         memory_bytes: Memory of one replica; 0 when unknown.
     """
 
-    usd_in: float = 0.0
-    usd_out: float = 0.0
+    price: Price = NO_PRICE
     load_s: float = 0.0
     memory_bytes: int = 0
 

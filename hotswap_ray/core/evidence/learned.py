@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,10 @@ from hotswap_ray.core.evidence.knowledge import TaskKnowledge
 from hotswap_ray.core.evidence.prior import Belief
 from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.spec.price import NO_PRICE, Price
 from hotswap_ray.core.spec.task import TaskSpec
 
 Array = NDArray[np.float64]
-Tokens = TypeVar("Tokens", float, Array)
 
 
 class Learned:
@@ -33,7 +33,7 @@ class Learned:
         knowledge: By task.
         cells: Evidence by (task, model).
         dirty: Cells that differ from what is saved.
-        prices: Dollars per million tokens, in and out, by model.
+        prices: Of tokens today, by model.
     """
 
     def __init__(self, half_life: float) -> None:
@@ -42,7 +42,7 @@ class Learned:
         self.knowledge: dict[str, TaskKnowledge] = {}
         self.cells: dict[Cell, Evidence] = {}
         self.dirty: set[Cell] = set()
-        self.prices: dict[str, tuple[float, float]] = {}
+        self.prices: dict[str, Price] = {}
 
     def take(self, cells: dict[Cell, Evidence], dirty: set[Cell]) -> None:
         """Put evidence from the store in the place of what is here."""
@@ -141,16 +141,15 @@ class Learned:
         self, model: str, tokens_in: float | None, tokens_out: float | None
     ) -> float | None:
         """Price of so many tokens of a model today; ``None`` where it has no price."""
-        return self._cost(model, tokens_in or 0.0, tokens_out or 0.0) or None
+        return self._price(model).cost_usd(tokens_in or 0.0, tokens_out or 0.0) or None
 
     def costs_usd(self, model: str, tokens_in: Array, tokens_out: Array) -> Array:
         """Prices of many requests of a model today, shape (n,); NaN where it has none."""
-        costs = self._cost(model, tokens_in, tokens_out)
+        costs = self._price(model).cost_usd(tokens_in, tokens_out)
         return np.where(costs != 0, costs, np.nan)
 
-    def _cost(self, model: str, tokens_in: Tokens, tokens_out: Tokens) -> Tokens:
-        usd_in, usd_out = self.prices.get(model, (0.0, 0.0))
-        return (tokens_in * usd_in + tokens_out * usd_out) / 1e6
+    def _price(self, model: str) -> Price:
+        return self.prices.get(model, NO_PRICE)
 
     def mean_cost_usd(self, cell: Evidence | None) -> float | None:
         """Mean price of a request, by the tokens that were seen."""

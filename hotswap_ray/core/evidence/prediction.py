@@ -19,6 +19,7 @@ from hotswap_ray.core.evidence.beliefs import Beliefs
 from hotswap_ray.core.evidence.cell import ACCURACY, Cell, Evidence
 from hotswap_ray.core.evidence.sketch import Sketch
 from hotswap_ray.core.evidence.utility import Moment, reward_moment
+from hotswap_ray.core.spec.price import NO_PRICE, Price
 
 NOMINAL = 0.9
 Z = statistics.NormalDist().inv_cdf((1 + NOMINAL) / 2)
@@ -52,25 +53,22 @@ class Known:
     Attributes:
         memory_bytes: Measured in earlier loads.
         declared_memory_bytes: ``resources.memory_bytes``; 0 when not stated.
-        usd_per_million_tokens_in: Price; with both prices 0 the cost is not known.
-        usd_per_million_tokens_out: Price.
+        price: Of its tokens; unless it is stated the cost is not known.
         load_s: Seconds that earlier loads took.
         is_loaded: Whether it answers now, so that nothing needs to be loaded.
     """
 
     memory_bytes: Sequence[float] = ()
     declared_memory_bytes: int = 0
-    usd_per_million_tokens_in: float = 0.0
-    usd_per_million_tokens_out: float = 0.0
+    price: Price = NO_PRICE
     load_s: Sequence[float] = ()
     is_loaded: bool = False
 
     def cost_usd(self, tokens_in: float | None, tokens_out: float | None) -> float | None:
         """Cost of a request; ``None`` without a price or without tokens."""
-        prices = self.usd_per_million_tokens_in, self.usd_per_million_tokens_out
-        if not any(prices) or tokens_in is None or tokens_out is None:
+        if not self.price.is_stated or tokens_in is None or tokens_out is None:
             return None
-        return (prices[0] * tokens_in + prices[1] * tokens_out) / 1e6
+        return self.price.cost_usd(tokens_in, tokens_out)
 
 
 @dataclass(frozen=True, slots=True)

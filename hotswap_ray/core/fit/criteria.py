@@ -147,7 +147,7 @@ def _cost(spec: ModelSpec, criteria: Criteria, measured: Measured) -> tuple[floa
     costs = {
         "quality": unknown if quality is None else -quality,
         "latency": unknown if latency_ms is None else latency_ms,
-        "cost": spec.usd_per_million_tokens_in + spec.usd_per_million_tokens_out,
+        "cost": spec.price.cost_usd(1.0, 1.0),  # nobody knows yet how long the answer will be
         "memory": measured.get("memory_bytes") or spec.resources.memory_bytes,
     }
     weights = criteria.preferences.model_dump() if criteria.preferences else {}

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from hotswap_ray.core.names import Name, Strict
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 from hotswap_ray.core.spec.golden import Check, GoldenPrompt
+from hotswap_ray.core.spec.price import Price
 
 
 class Autoscale(Strict):
@@ -99,6 +100,11 @@ class ModelSpec(Strict):
     usd_per_million_tokens_out: float = Field(
         0, ge=0, le=1e6, description="Price of output tokens."
     )
+
+    @property
+    def price(self) -> Price:
+        """What its tokens cost."""
+        return Price(self.usd_per_million_tokens_in, self.usd_per_million_tokens_out)
 
 
 class Requirements(Strict):

@@ -7,6 +7,7 @@ import pytest
 
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.replay.data import read
 from hotswap_ray.replay.export import bench_prompts, is_recording, record, write
 from hotswap_ray.replay.replay import replay
@@ -57,7 +58,7 @@ def test_a_log_of_live_traffic_can_be_replayed(store, tmp_path):
 
 @pytest.mark.parametrize("name", ["log.csv", "log.csv.gz", "log.parquet"])
 def test_what_is_written_is_what_is_read(store, tmp_path, name):
-    made = record(frame_of(store, live()), prices={"a": (1.0, 5.0), "b": (0.0, 0.0)})
+    made = record(frame_of(store, live()), prices={"a": Price(1.0, 5.0), "b": Price()})
     write(made.frame, tmp_path / name)
     assert [path.name for path in tmp_path.glob("log*")] == [name]
     table = read(tmp_path / name).values["t"]

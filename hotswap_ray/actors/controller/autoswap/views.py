@@ -139,8 +139,7 @@ class TaskViews:
             ready = self._pool.is_ready(name)
             memory = generation.memory_bytes if generation else 0
             found[name] = ModelFacts(
-                usd_in=spec.usd_per_million_tokens_in,
-                usd_out=spec.usd_per_million_tokens_out,
+                price=spec.price,
                 load_s=0.0 if ready else self._load_s.get(name, UNKNOWN_LOAD_S),
                 memory_bytes=memory or self._pool.measured_bytes.get(name, 0),
             )

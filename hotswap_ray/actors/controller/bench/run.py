@@ -276,13 +276,12 @@ class BenchRun:
             )
             for one in counted
         ]
-        spec = parts.pool.spec(model)
+        price = parts.pool.spec(model).price
         results = [
             GoldenResult(
                 *(task, one.key, model, one.prompt.weight, not one.error, quality.get(one.key)),
                 *(one.latency_ms, one.tokens_in, one.tokens_out),
-                cost_usd=one.tokens_in * spec.usd_per_million_tokens_in / 1e6
-                + one.tokens_out * spec.usd_per_million_tokens_out / 1e6,
+                cost_usd=price.cost_usd(one.tokens_in, one.tokens_out),
             )
             for one in counted
         ]

@@ -84,8 +84,7 @@ class SwapLearning:
         return Known(
             memory_bytes=[size for size in {*memory, measured} if size],
             declared_memory_bytes=spec.resources.memory_bytes,
-            usd_per_million_tokens_in=spec.usd_per_million_tokens_in,
-            usd_per_million_tokens_out=spec.usd_per_million_tokens_out,
+            price=spec.price,
             load_s=seconds,
             is_loaded=self._pool.is_ready(model),
         )

@@ -9,6 +9,7 @@ from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
 from hotswap_ray.core.evidence.learned import Learned
 from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.spec.task import Preferences, Requirements, TaskSpec
 
 MODELS = {"a": ModelFacts(), "b": ModelFacts()}
@@ -267,7 +268,7 @@ def test_a_model_that_misses_the_latency_limit_is_no_candidate_and_an_active_one
 
 def test_cost_counts_where_the_task_says_so():
     world = World(explore=0.5)
-    world.models = {"a": ModelFacts(usd_out=100.0), "b": ModelFacts(usd_out=1.0)}
+    world.models = {"a": ModelFacts(Price(0, 100)), "b": ModelFacts(Price(0, 1))}
     spec = TaskSpec(id="t", model="a", preferences=Preferences(quality=1, cost=1))
     world.learned.configure([spec])
     for _ in range(20):  # what is usual has to be known first

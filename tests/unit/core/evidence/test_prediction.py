@@ -15,6 +15,7 @@ from hotswap_ray.core.evidence.prediction import (
     predict,
 )
 from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.spec.price import Price
 
 
 def cells_of(*cells):
@@ -98,7 +99,7 @@ def test_measured_memory_counts_more_than_declared_memory():
 
 
 def test_cost_is_price_times_tokens_and_unknown_without_a_price():
-    priced = Known(usd_per_million_tokens_in=1, usd_per_million_tokens_out=5)
+    priced = Known(price=Price(1, 5))
     seen = cells_of(cell("t", "b", [9.0] * 20))
     of_others = predict("t", "a", seen, priced).cost_usd
     own = predict("t", "a", seen | cells_of(cell("t", "a", [9.0] * 20, tokens=(100, 40))), priced)

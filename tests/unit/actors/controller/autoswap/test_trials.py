@@ -2,6 +2,7 @@
 
 import asyncio
 
+from hotswap_ray.core.spec.price import Price
 from tests.worlds.autoswap import looks, settings, view_of
 from tests.worlds.controller import ControllerWorld, make_world
 
@@ -151,7 +152,7 @@ async def test_what_a_candidate_costs_is_told_with_the_views(tmp_path):
     await world.until(lambda: asked and asked[-1][0]["a"].memory_bytes)
     models, kept = asked[-1]
     assert (models["a"].load_s, models["b"].load_s) == (0.0, 30.0)  # b was never seen
-    assert models["b"].usd_out == 2.0
+    assert models["b"].price == Price(0, 2)
     assert models["a"].memory_bytes == world.fleet.scripts["a"].memory
     assert kept == {"b", "c"}  # not loaded: nothing to unload
     await world.controller.load("b")
