@@ -178,33 +178,37 @@ def decide(state: TaskState, settings: Settings) -> Decision:
 
 
 def unloadable(
-    states: Sequence[TaskState],
-    settings: Settings,
+    tasks: Sequence[tuple[TaskState, Settings]],
     kept: frozenset[str] = frozenset(),
 ) -> list[Decision]:
     """Loaded models that no task needs: at each task that may use them proven no gain.
 
+    Each task judges by its own settings, and one that is not in mode ``on`` gives nothing
+    away. So the order of the tasks does not matter.
+
     Args:
-        states: Of every task.
-        settings: For ``alpha`` and ``min_samples``.
+        tasks: State and settings of every task.
         kept: Models that stay in any case: resident ones, fallbacks, pinned ones.
     """
-    used = kept | {s.active for s in states} | {s.previous for s in states if s.previous}
+    used = set(kept)
+    for state, _ in tasks:
+        used |= {state.active, *([state.previous] if state.previous else [])}
     useless: dict[str, bool] = {}
-    for state in states:
+    for state, settings in tasks:
         rivals = len(state.standings) - 1
         for standing in state.standings:
             if standing.model not in used:
                 test = state.tests.get(standing.model)
                 proven = (
-                    test is not None
+                    settings.mode == "on"
+                    and test is not None
                     and test.count >= settings.min_samples
                     and test.verdict(rivals, settings.alpha)
                     in ("worse", "not_better", "equivalent")
                 )
                 useless[standing.model] = useless.get(standing.model, True) and proven
     return [
-        Decision("", "unload", "useless_everywhere", "", model, settings.mode == "on")
+        Decision("", "unload", "useless_everywhere", "", model)
         for model, proven in sorted(useless.items())
         if proven
     ]

@@ -7,7 +7,14 @@ from functools import partial
 from typing import Any
 
 from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
-from hotswap_ray.core.autoswap.decide import Decision, SwapCost, TaskState, decide, unloadable
+from hotswap_ray.core.autoswap.decide import (
+    Decision,
+    Settings,
+    SwapCost,
+    TaskState,
+    decide,
+    unloadable,
+)
 from hotswap_ray.core.autoswap.task_tests import TaskTests
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView, inputs_of
 from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
@@ -86,7 +93,7 @@ class Decider:
         beliefs = self._believe(watched)
         findings: list[Finding] = []
         alarms: list[Alarm] = []
-        states: list[TaskState] = []
+        states: list[tuple[TaskState, Settings]] = []
         for view in views:
             if view.settings.mode == "off":
                 findings.append(Finding(Decision(view.task, "stay", "off", view.active), {}))
@@ -98,13 +105,13 @@ class Decider:
             state = self._state(task_tests, view, beliefs, now_s, rate(view.task))
             decision = decide(state, view.settings)
             findings.append(Finding(decision, inputs_of(state, view.settings)))
-            states.append(state)
+            states.append((state, view.settings))
             for model in task_tests.reopen(decision):
                 self._learned.forget((view.task, model))
                 self.forgot = True
+        # Each task has a say, also one that may not use a model just now: limits change.
         if states and all(v.unload and v.settings.mode == "on" for v in views):
-            useless = unloadable(states, views[0].settings, kept)
-            findings += [Finding(decision, {}) for decision in useless]
+            findings += [Finding(decision, {}) for decision in unloadable(states, kept)]
         return Look(tuple(findings), tuple(alarms))
 
     def _begin(self, view: TaskView) -> TaskTests:

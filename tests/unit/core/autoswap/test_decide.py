@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from dataclasses import replace
+from itertools import permutations
 
 import pytest
 
@@ -148,10 +149,23 @@ def test_only_a_model_that_no_task_needs_is_unloaded():
     third = Standing("c", 0.4, 50)
     one = TaskState("one", "a", (*STATE.standings, third), {"b": WORSE, "c": WORSE})
     two = TaskState("two", "b", (*STATE.standings, third), {"a": WORSE, "c": EQUAL})
-    assert [c.model for c in unloadable([one, two], Settings())] == ["c"]
-    assert not unloadable([one, two], Settings(), kept=frozenset("c"))
+    both = [(one, Settings()), (two, Settings())]
+    assert [c.model for c in unloadable(both)] == ["c"]
+    assert not unloadable(both, kept=frozenset("c"))
     doubt = replace(two, tests={"c": OPEN})
-    assert not unloadable([one, doubt], Settings())
+    assert not unloadable([(one, Settings()), (doubt, Settings())])
+
+
+@pytest.mark.parametrize(
+    "careful", [Settings(min_samples=1000), Settings(alpha=1e-9), Settings(mode="advise")]
+)
+def test_each_task_judges_by_its_own_settings_whether_a_model_may_go(careful):
+    third = Standing("c", 0.4, 50)
+    one = TaskState("one", "a", (STATE.standings[0], third), {"c": WORSE})
+    two = replace(one, task="two")
+    assert [c.model for c in unloadable([(one, Settings()), (two, Settings())])] == ["c"]
+    for asked in permutations([(one, Settings()), (two, careful)]):
+        assert not unloadable(asked)
 
 
 def test_after_a_promotion_there_is_no_second_swap_without_new_evidence():

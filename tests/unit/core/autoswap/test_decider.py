@@ -350,6 +350,39 @@ def test_useless_models_are_unloaded_only_where_every_task_allows_it():
     assert len(world.look(unload=False).findings) == 1
 
 
+def test_the_order_of_the_tasks_does_not_change_what_is_unloaded():
+    found = {}
+    for least in (10, 10_000):  # the second task wants to see more than it ever does
+        for order in ("tu", "ut"):
+            learned = Learned(500)
+            learned.configure([TaskSpec(id=name, model="a") for name in "tu"])
+            decider = Decider(learned)
+            each = {
+                "t": TaskView("t", "a", ("b",), Settings(), explore=0.5, unload=True),
+                "u": TaskView(
+                    "u", "a", ("b",), Settings(min_samples=least), explore=0.5, unload=True
+                ),
+            }
+            views = [each[name] for name in order]
+            decider.look(views, MODELS, 0.0)
+            rng = random.Random(2)
+            for n in range(1500):
+                for task in "tu":
+                    for model, decision, share in (("a", "active", 0.9), ("b", "explore", 0.4)):
+                        quality = float(rng.random() < share)
+                        name = f"{task}{model}{n}"
+                        seen = Outcome(
+                            name, task, model, 1, decision, 0.0, True, 1.0, quality=quality
+                        )
+                        learned.fold([seen])
+                        decider.take([seen])
+            look = decider.look(views, MODELS, 1.0)
+            found[least, order] = [f.decision.model for f in look.findings[2:]]
+    assert found == {
+        (10, "tu"): ["b"], (10, "ut"): ["b"], (10_000, "tu"): [], (10_000, "ut"): [],
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("rewards", ["none", "equal"])
 def test_without_rewards_or_with_equal_ones_nothing_is_promoted(rewards):
     world = World(explore=0.5)
