@@ -267,17 +267,6 @@ def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = 
     return config
 
 
-def check_engines(config: Config) -> None:
-    """Check that every engine exists and takes its options.
-
-    Raises:
-        ConfigError: One line for each unknown engine or refused option.
-    """
-    found = engine_problems(config.model_dump(include={"models"}))
-    if lines := [f"{config_yaml.dotted(path)}: {text}" for path, text in found]:
-        raise ConfigError("\n".join(lines))
-
-
 def describe_options() -> list[config_docs.Option]:
     """Every option of the file, in order: path, type, default, bounds, description."""
     return config_docs.describe(Config)

@@ -34,11 +34,6 @@ class ControlTables(Database):
         with self._reading() as connection:
             return [(row[0], row[1], row[2]) for row in connection.execute(query)]
 
-    def delete_model(self, model_id: str) -> None:
-        """Forget a model; one that is not there is fine."""
-        with self.transaction() as connection:
-            connection.execute(models.delete().where(models.c.model == model_id))
-
     def save_table(self, doc: Mapping[str, Any], version: int) -> None:
         """Replace the route table by a newer one.
 

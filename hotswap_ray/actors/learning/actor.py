@@ -119,10 +119,6 @@ class LearningActor(LearningQueries):
             undo=lambda: learned.dirty.update(dirty),
         )
 
-    async def configure(self, tasks: Sequence[TaskSpec]) -> None:
-        """Take over requirements and preferences of a changed configuration."""
-        self._learned.configure(tasks)
-
     async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
         """Learn from outcomes; returns when they are durable.
 

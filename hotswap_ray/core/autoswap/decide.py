@@ -28,6 +28,11 @@ DecisionReason = Literal[
     "testing", "collapsed_without_alternative", "useless_everywhere",
 ]  # fmt: skip
 
+SLOWDOWN = 0.05
+"""Utility that each request loses while another model loads."""
+COLD_LOSS = 20 * 0.02
+"""Utility that is lost to cold caches: 20 requests lose 0.02 each."""
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -58,17 +63,9 @@ class SwapCost:
 
     Attributes:
         load_s: Predicted load time; 0 for a loaded model.
-        slowdown: Utility that each request loses while another model loads, in [0, 1].
-        cold_requests: Requests that meet cold caches after the swap.
-        cold_loss: Utility that each of them loses, in [0, 1].
-        rent: Further price of the swap, for example GPU time, in the same unit.
     """
 
     load_s: float = 0.0
-    slowdown: float = 0.05
-    cold_requests: float = 20.0
-    cold_loss: float = 0.02
-    rent: float = 0.0
 
     def total(self, requests_per_s: float) -> float:
         """Cost at this arrival rate.
@@ -77,8 +74,7 @@ class SwapCost:
             >>> SwapCost(load_s=10).total(requests_per_s=2.0)
             1.4
         """
-        loading = self.load_s * requests_per_s * self.slowdown
-        return loading + self.cold_requests * self.cold_loss + self.rent
+        return self.load_s * requests_per_s * SLOWDOWN + COLD_LOSS
 
 
 @dataclass(frozen=True, slots=True)

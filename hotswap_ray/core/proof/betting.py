@@ -125,21 +125,6 @@ class PairTest:
         missing = math.log(max(candidates, 1) / alpha) - self.log_e("better")
         return math.ceil(max(missing, 0.0) / growth) if growth > 1e-9 else None
 
-    def merge(self, other: PairTest) -> None:
-        """Add another observer's differences of the same pair.
-
-        Raises:
-            ValueError: The tests have different margins or widths.
-        """
-        if (other.margin, other.width) != (self.margin, self.width):
-            raise ValueError("tests of different margins cannot be merged")
-        total = self.count + other.count
-        if total:
-            self.mean += (other.mean - self.mean) * other.count / total
-        self.count = total
-        self._wealth += other._wealth
-        self._sum_up()
-
     def without(self, part: PairTest) -> PairTest:
         """The test as it were without the differences of ``part``, which are among its own.
 

@@ -30,7 +30,7 @@ from hotswap_ray.core.rollout.ab_weights import weights_of
 from hotswap_ray.core.rollout.guardrails import Seen, check, failures
 from hotswap_ray.core.spec.ab_test import ABTestSpec
 
-__all__ = ["ABTestReport", "ABTestSpec", "harmful", "history", "report", "weights_of"]
+__all__ = ["ABTestReport", "ABTestSpec", "history", "report", "weights_of"]
 
 Array = NDArray[np.float64]
 CHEAPER = 0.9
@@ -97,19 +97,6 @@ def report(
         extra_cost_usd=_extra_cost(arms, control, seen),
         quality_given_up=_given_up(arms),
     )
-
-
-def harmful(spec: ABTestSpec, control: str, seen: Mapping[str, Seen]) -> dict[str, str]:
-    """Variants to drop now, and why: proven worse, or a guardrail failed.
-
-    The guardrails' alpha is divided by the number of variants.
-
-    Args:
-        spec: The test.
-        control: Active model.
-        seen: Requests by model.
-    """
-    return _harm(control, *_compared(spec, control, seen))
 
 
 def history(

@@ -52,13 +52,14 @@ def test_a_store_of_a_newer_version_is_refused(store_url):
         Store(store_url)
 
 
-def test_models_are_found_again_and_deleted_ones_are_not(store, store_url):
+def test_models_are_found_again_as_last_saved(store, store_url):
     store.save_model('{"id":"small"}', "small", "config")
     store.save_model('{"id":"large"}', "large", "runtime")
     store.save_model('{"id":"large","v":2}', "large", "runtime")
-    store.delete_model("small")
-    store.delete_model("never there")
-    assert Store(store_url).load_models() == [("large", '{"id":"large","v":2}', "runtime")]
+    assert Store(store_url).load_models() == [
+        ("large", '{"id":"large","v":2}', "runtime"),
+        ("small", '{"id":"small"}', "config"),
+    ]
 
 
 def test_an_older_route_table_never_replaces_a_newer_one(store):

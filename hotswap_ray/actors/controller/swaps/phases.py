@@ -288,12 +288,9 @@ class SwapActions:
             if not self._pool.is_ready(swap.from_model):
                 await self._room_to_go_back(swap)
             await self._pool.load(swap.from_model)
-            ahead = swap.with_facts(rolled_back=True)
-            commit_ms = await self._switch(swap.task, swap.from_model, ahead)
+            commit_ms = await self._switch(swap.task, swap.from_model, swap)
             rollback_ms = (time.perf_counter() - started) * 1e3
-            swap = swap.with_facts(
-                commit_ms=round(commit_ms, 2), rollback_ms=round(rollback_ms, 2), rolled_back=True
-            )
+            swap = swap.with_facts(commit_ms=round(commit_ms, 2), rollback_ms=round(rollback_ms, 2))
         if "undoes" in swap.facts:  # it had served, and not failed
             swap = self._retention.keep(swap, swap.to_model)
         return await self._learning.actual(swap)

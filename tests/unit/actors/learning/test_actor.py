@@ -43,9 +43,9 @@ def store(store_url):
     opened.close()
 
 
-def make(store, **options):
+def make(store, tasks=(CAPITALS,), **options):
     options = {"retry_s": 0.005, "feedback_wait_s": 0.05, **options}
-    return LearningActor(store, [CAPITALS], Clock(), **options)
+    return LearningActor(store, tasks, Clock(), **options)
 
 
 def memory(actor):
@@ -262,8 +262,8 @@ async def test_stated_characteristics_survive_a_restart_and_a_late_checkpoint(st
 
 
 async def test_a_changed_configuration_is_taken_over(store):
-    actor = make(store)
-    await actor.configure([CAPITALS.model_copy(update={"quality_target": 0.9})])
+    await make(store).close()
+    actor = make(store, tasks=[CAPITALS.model_copy(update={"quality_target": 0.9})])
     assert (await actor.enhance_criteria(Criteria("capitals"))).quality_threshold == 0.9
 
 

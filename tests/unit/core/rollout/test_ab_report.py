@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from hotswap_ray.core.proof.betting import Matching, PairTest
 from hotswap_ray.core.rollout.ab_pairs import pair_of
-from hotswap_ray.core.rollout.ab_report import ABTestSpec, harmful, history, report, weights_of
+from hotswap_ray.core.rollout.ab_report import ABTestSpec, history, report, weights_of
 from hotswap_ray.core.rollout.ab_weights import chances_of_best
 from hotswap_ray.core.spec.rollout import GuardrailSpec
 from tests.worlds.seen import seen
@@ -56,14 +56,19 @@ class Traffic:
         }
 
 
+def dropped_by(found):
+    """Who is out by the report and why, as the controller reads it."""
+    return {one.model: one.dropped for one in found.comparisons if one.dropped}
+
+
 def run(spec, traffic, most=3000):
     """A test as the controller drives it, looked at after every fourth request."""
     weights, dropped = spec.shares, {}
     while True:
         now = traffic.seen()
         if traffic.requests % 4 == 0:
-            dropped = {**harmful(spec, "a", now), **dropped}
             found = report(spec, "a", now, dropped)
+            dropped = dropped_by(found)
             if found.state == "ended" or traffic.requests >= most:
                 return found
         if traffic.requests % 10 == 0:
@@ -119,12 +124,12 @@ def test_a_variant_that_fails_a_guardrail_is_dropped_and_cannot_win():
         "c": judged(coins(rng, 0.5, 200)),
     }
     spec = ABTestSpec(variants=("b", "c"))
-    assert list(harmful(spec, "a", now)) == ["b"]
     found = report(spec, "a", now)
+    assert list(dropped_by(found)) == ["b"]
     assert found.reason == "running"
     assert found.comparisons[0].failed[0].startswith("error_rate: failures 0.")
     assert "b was dropped (guardrail failed: error_rate" in found.sentence
-    assert weights_of(spec, "a", now, harmful(spec, "a", now)) == {"b": 0.0, "c": 1 / 3}
+    assert weights_of(spec, "a", now, dropped_by(found)) == {"b": 0.0, "c": 1 / 3}
 
 
 def test_when_every_variant_is_out_the_control_stays_for_that_reason():
