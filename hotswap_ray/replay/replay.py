@@ -25,7 +25,7 @@ from hotswap_ray.core.autoswap.decide import Settings
 from hotswap_ray.core.errors import ConfigError
 from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
 from hotswap_ray.core.evidence.cell import Evidence
-from hotswap_ray.core.evidence.utility import Reference, utility
+from hotswap_ray.core.evidence.utility import Reference, utility, weighs_quality_only
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.policies.selection import Arm, Policy, Snapshot, make_policy
 from hotswap_ray.core.spec.task import Preferences
@@ -113,7 +113,7 @@ class _Task:
         self.cells = [world.cells[task, model] for model in world.models]
         self.costs = [_mean(table["cost_usd"][:, n]) for n in range(len(world.models))]
         self.reference = NO_REFERENCE
-        if world.options.preferences is not QUALITY_ONLY:
+        if not world.quality_only:
             self.reference = Reference(
                 _mean(np.nanmedian(table["latency_ms"])) if _known(table["latency_ms"]) else None,
                 _mean(table["cost_usd"]),
@@ -135,6 +135,7 @@ class _World:
         self.per_task = per_task
         self.policy = policy
         self.options = options
+        self.quality_only = weighs_quality_only(options.preferences)
         self.models = data.models
         self.draw = np.random.default_rng(seed)
         self.rng = random.Random(seed)
@@ -266,7 +267,7 @@ class _World:
         if self.requests - self._learned_at >= max(len(self.tasks), self.requests // 20):
             self._learn()
         preferences = self.options.preferences
-        if preferences is QUALITY_ONLY:
+        if self.quality_only:
             return float(quality)
         worth = utility(
             preferences,

@@ -17,10 +17,10 @@ from hotswap_ray.core.autoswap.decide import (
 )
 from hotswap_ray.core.autoswap.task_tests import TaskTests
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView, inputs_of
-from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, QUALITY_ONLY, Beliefs
+from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, Beliefs
 from hotswap_ray.core.evidence.cell import Cell, Evidence
 from hotswap_ray.core.evidence.learned import Learned
-from hotswap_ray.core.evidence.utility import Reference, utility
+from hotswap_ray.core.evidence.utility import Reference, utility, weighs_quality_only
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.spec.task import Preferences
@@ -165,8 +165,7 @@ class Decider:
         return self._models.get(model) or ModelFacts()
 
     def _preferences(self, task: str) -> Preferences:
-        stated = self._learned.known(task).preferences
-        return QUALITY_ONLY if stated == QUALITY_ONLY else stated
+        return self._learned.known(task).preferences
 
     def _reference(
         self,
@@ -175,7 +174,7 @@ class Decider:
         costs_usd: Mapping[str, float | None],
     ) -> Reference:
         """What is usual at a task: means over the models' own values."""
-        if preferences is QUALITY_ONLY:
+        if weighs_quality_only(preferences):
             return NO_REFERENCE
         latencies = [cell.latency_ms.quantile(0.5) for cell in cells.values() if cell is not None]
         memory = [self._facts(model).memory_bytes or None for model in cells]

@@ -18,6 +18,7 @@ from hotswap_ray.core.evidence.utility import (
     reward_moment,
     reward_share,
     utility,
+    weighs_quality_only,
 )
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.spec.task import Preferences
@@ -115,7 +116,7 @@ class Beliefs:
         own = NOTHING if cell is None else reward_moment(cell, scored)
         belief = self.of(task, model, own)
         mean, expected, share = own.mean, belief.mean, 1.0
-        if preferences is not QUALITY_ONLY:
+        if not weighs_quality_only(preferences):
             latency = cell.latency_ms.quantile(0.5) if cell is not None else None
             memory = float(cell.memory_bytes) if cell is not None and cell.memory_bytes else None
             share = reward_share(preferences)

@@ -97,6 +97,18 @@ def reward_share(preferences: Preferences) -> float:
     return preferences.quality / total if total else 1.0
 
 
+def weighs_quality_only(preferences: Preferences) -> bool:
+    """Whether the utility of an answer is its reward and nothing else.
+
+    Example:
+        >>> weighs_quality_only(Preferences(quality=3))
+        True
+        >>> weighs_quality_only(Preferences(quality=3, cost=1))
+        False
+    """
+    return reward_share(preferences) == 1.0
+
+
 def reward_moment(cell: Evidence, scored: bool) -> Moment:
     """Moments of the reward of a request: quality times success, or success alone.
 
