@@ -225,6 +225,7 @@ class FakeLearning:
         self.looks = 0  # how many have ended
         self.found = None  # what the next looks find, or a function of the views
         self.nudged = asyncio.Event()
+        self.prices = {}  # by model, as last told
         self.rollouts = None  # from the canary's begin to what both models did
 
     async def transfer(self, task, from_model, to_model):
@@ -260,6 +261,11 @@ class FakeLearning:
 
     async def nudge(self):
         self.nudged.set()
+
+    async def take_prices(self, prices):
+        if self.error:
+            raise self.error
+        self.prices = dict(prices)
 
     async def rates(self):
         if self.error:

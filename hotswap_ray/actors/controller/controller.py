@@ -296,6 +296,7 @@ class SwapController(
         await self.start()
         if spec is not None:
             await self._pool.register(parse_model(model, spec), "runtime")
+            self._autoswap.wake()  # the learnings need its price
         await self._pool.load(model)
         self._bench.keep(model)
         return self._describe(model)

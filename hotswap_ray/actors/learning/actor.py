@@ -22,7 +22,7 @@ from uuid import uuid4
 
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, Checkpoint, LearningLog
-from hotswap_ray.actors.learning.queries import LearningQueries, load_knowledge
+from hotswap_ray.actors.learning.queries import LearningQueries, load_knowledge, load_prices
 from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import Look, ModelFacts, TaskView
 from hotswap_ray.core.errors import InvalidRequest, StoreError
@@ -59,7 +59,7 @@ class LearningActor(LearningQueries):
         recent_size: Answers kept for ``latency_p99``.
         one_key_decides: Whether the scores of one API key may bring about a swap.
         feedback_per_minute: Scores that one API key may give.
-        prices: Of tokens, by model.
+        prices: Of tokens, by configured model.
     """
 
     def __init__(
@@ -94,7 +94,7 @@ class LearningActor(LearningQueries):
             lambda: clock() - retention_s,
         )
         self._learned = Learned(half_life)
-        self._learned.prices.update(prices or {})
+        self._learned.prices = load_prices(store, prices or {})
         self._desk = FeedbackDesk(
             store, self._log, self._scored, feedback_wait_s, feedback_per_minute
         )
@@ -304,6 +304,14 @@ class LearningActor(LearningQueries):
             except StoreError:
                 self._decider.not_saved(docs)
                 raise
+
+    async def take_prices(self, prices: Mapping[str, Price]) -> None:
+        """Know what tokens cost from now on.
+
+        Args:
+            prices: Of every model, by id; a model that is missing has none.
+        """
+        self._learned.prices = dict(prices)
 
     async def nudge(self) -> None:
         """End the wait of a look that is under way."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
@@ -19,6 +21,8 @@ from hotswap_ray.core.evidence.prediction import Known, predict
 from hotswap_ray.core.evidence.recent import RecentLatencies
 from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.rollout.guardrails import Seen
+from hotswap_ray.core.spec.price import Price
+from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
 
 ACTUAL_ROWS = 10_000
@@ -28,6 +32,7 @@ ROLLOUT_ROWS = 50_000
 COMPARED = (RoutingDecision.ACTIVE, RoutingDecision.SHADOWED, RoutingDecision.CANARY)
 RATE_S = 60.0
 """Stretch of time that the traffic is measured over."""
+log = logging.getLogger(__name__)
 
 
 class LearningQueries:
@@ -182,6 +187,19 @@ class LearningQueries:
             "cells": len(self._learned.cells),
             "tasks": len(self._learned.knowledge),
         }
+
+
+def load_prices(store: Store, configured: Mapping[str, Price]) -> dict[str, Price]:
+    """Prices of the configuration, and of models that were added at run time, by model."""
+    prices = dict(configured)
+    for model, text, source in store.load_models():
+        if source != "runtime" or model in configured:
+            continue
+        try:
+            prices[model] = ModelSpec.model_validate_json(text).price
+        except ValidationError as error:  # written by another version; the controller has none
+            log.warning("model %s has no price: %s", model, error)
+    return prices
 
 
 def load_knowledge(store: Store) -> dict[str, TaskKnowledge]:

@@ -24,6 +24,7 @@ from hotswap_ray.core.autoswap.decide import Decision
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView
 from hotswap_ray.core.errors import HotswapError, StoreError
 from hotswap_ray.core.routing.table import RouteTable, with_trials
+from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.swap.phases import Event, Phase, Swap
 from hotswap_ray.store import Store
 
@@ -47,6 +48,10 @@ class Decides(Protocol):
         wait_s: float,
     ) -> Look:
         """See ``LearningActor.look``."""
+        ...
+
+    async def take_prices(self, prices: dict[str, Price]) -> None:
+        """See ``LearningActor.take_prices``."""
         ...
 
     async def nudge(self) -> None:
@@ -101,7 +106,7 @@ class AutoswapLoop:
         self._work: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
-        """Something was set: look at once."""
+        """A mode was set or a model added: look at once."""
         self._wake.set()
 
     def ended(self, swap: Swap) -> None:
@@ -141,6 +146,10 @@ class AutoswapLoop:
         if all(view.settings.mode == "off" for view in views):
             for view in views:
                 await self._decisions.add(_off(view))
+            # A look would tell, but none comes; guardrails and A/B tests need the prices.
+            await self._learning.take_prices(
+                {name: spec.price for name, spec in self._pool.specs.items()}
+            )
             await self._wake.wait()
             return
         look_s = [self._views.spec(v.task).look_s for v in views if v.settings.mode != "off"]

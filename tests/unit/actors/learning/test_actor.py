@@ -8,7 +8,8 @@ import pytest
 from hotswap_ray.actors.learning.actor import LearningActor
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.outcome import Criteria
-from hotswap_ray.core.spec.task import Preferences, TaskSpec
+from hotswap_ray.core.spec.price import Price
+from hotswap_ray.core.spec.task import ModelSpec, Preferences, TaskSpec
 from hotswap_ray.store import Store
 from tests.worlds.until import until
 
@@ -265,6 +266,17 @@ async def test_a_changed_configuration_is_taken_over(store):
     await make(store).close()
     actor = make(store, tasks=[CAPITALS.model_copy(update={"quality_target": 0.9})])
     assert (await actor.enhance_criteria(Criteria("capitals"))).quality_threshold == 0.9
+
+
+async def test_prices_are_known_from_the_start_for_models_of_the_file_and_added_ones(store):
+    added = ModelSpec(id="new", engine="simulated", usd_per_million_tokens_in=4)
+    store.save_model(added.model_dump_json(), "new", "runtime")
+    store.save_model(added.model_dump_json(), "small", "runtime")  # the file has it by now
+    store.save_model('{"written": "by another version"}', "old", "runtime")
+    actor = make(store, prices={"small": Price(1, 2)})
+    assert actor._learned.prices == {"small": Price(1, 2), "new": Price(4, 0)}
+    await actor.take_prices({"small": Price(3, 3)})
+    assert actor._learned.prices == {"small": Price(3, 3)}
 
 
 async def test_a_transfer_leaves_evidence_with_its_model(store, outcome):
