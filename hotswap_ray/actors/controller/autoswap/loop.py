@@ -60,7 +60,7 @@ class Decides(Protocol):
 
 
 class AutoswapLoop:
-    """One loop for all tasks; idle while every mode is off.
+    """One loop for all tasks; while every mode is off it only tells the prices when woken.
 
     Args:
         config: The configuration.
