@@ -34,7 +34,8 @@ from hotswap_ray.engines.base import load_engine_class
 from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
 from hotswap_ray.web.admin.api import AdminApi
-from hotswap_ray.web.openai_api import OpenAIApi, Receive, Scope, Send
+from hotswap_ray.web.asgi import Receive, Scope, Send
+from hotswap_ray.web.openai_api import OpenAIApi
 
 HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 log = logging.getLogger("hotswap.app")

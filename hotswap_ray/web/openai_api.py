@@ -1,21 +1,15 @@
 """The data plane over ASGI: OpenAI's endpoints, feedback and health.
 
-Plain ASGI, because a framework costs more here than the whole of our own work. The one
-place besides ``admin_api`` that writes an HTTP body, errors in OpenAI's shape.
+Plain ASGI, because a framework costs more here than the whole of our own work.
 """
 
 from __future__ import annotations
 
 import hashlib
-import hmac
 import logging
-import math
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any
-
-import orjson
-from pydantic import SecretStr
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
@@ -25,19 +19,26 @@ from hotswap_ray.core.errors import (
     InvalidRequest,
     MethodNotAllowed,
     NotFound,
-    TooLarge,
-    Unauthorized,
 )
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
+from hotswap_ray.web.asgi import (
+    JSON,
+    App,
+    Headers,
+    Receive,
+    Scope,
+    Send,
+    authorize,
+    error_body,
+    header,
+    read_json,
+    send_bytes,
+    send_error,
+    send_json,
+    start,
+)
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[bytes, bytes]]
-
-JSON = (b"content-type", b"application/json")
 # A tuple: Serve's own middleware appends to the list of headers that it is given.
 SSE = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -187,7 +188,7 @@ class OpenAIApi:
             return
         opened = await self._router.open(call)
         try:
-            await send(_start(200, [*SSE, *answer_headers(opened.assignment)]))
+            await send(start(200, [*SSE, *answer_headers(opened.assignment)]))
             await send(_part(opened.first))
             try:
                 async for item in opened.rest:
@@ -222,48 +223,6 @@ class OpenAIApi:
         await send_json(send, 200, {"request_id": subject, "score": score})
 
 
-async def read_json(receive: Receive, max_bytes: int, *, optional: bool = False) -> dict[str, Any]:
-    """The body of a request; ``optional``: none at all is an empty object.
-
-    Raises:
-        TooLarge: Longer than ``max_bytes``.
-        InvalidRequest: Not a JSON object.
-    """
-    parts, size = [], 0
-    while True:
-        message = await receive()
-        part = message.get("body", b"")
-        size += len(part)
-        if size > max_bytes:
-            raise TooLarge(f"the body exceeds {max_bytes} bytes (server.max_body_bytes)")
-        parts.append(part)
-        if not message.get("more_body"):
-            break
-    if optional and not size:
-        return {}
-    try:
-        body = orjson.loads(b"".join(parts))
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from None
-    if not isinstance(body, dict):
-        raise InvalidRequest("the body must be a JSON object")
-    return body
-
-
-def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
-    """Check the bearer token; no keys, no check.
-
-    Raises:
-        Unauthorized: Missing or wrong.
-    """
-    if not keys:
-        return
-    scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
-    given = token.encode("latin-1") if scheme.lower() == "bearer" else b""
-    if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
-        raise Unauthorized("missing or wrong bearer token in the Authorization header")
-
-
 def conversation(scope: Scope, body: Mapping[str, Any]) -> str | None:
     """What a conversation keeps in all its requests: a session header, else OpenAI's ``user``."""
     for name in (b"x-session-id", b"x-conversation-id"):
@@ -289,45 +248,5 @@ def answer_headers(assignment: Assignment) -> Headers:
     ]
 
 
-def error_body(error: HotswapError) -> bytes:
-    """OpenAI's error object."""
-    kind = "invalid_request_error" if error.http_status < 500 else "server_error"
-    return orjson.dumps(
-        {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
-    )
-
-
-async def send_error(send: Send, error: HotswapError) -> None:
-    """Answer with an error; 429 and 503 say when to come back."""
-    headers: Headers = [JSON]
-    if error.http_status in (429, 503):
-        seconds = math.ceil(error.retry_after_s or 1.0)
-        headers.append((b"retry-after", str(seconds).encode()))
-    await send_bytes(send, error.http_status, error_body(error), headers)
-
-
-async def send_json(send: Send, status: int, value: Any) -> None:
-    """Answer with a JSON value."""
-    await send_bytes(send, status, orjson.dumps(value), [JSON])
-
-
-async def send_bytes(send: Send, status: int, body: bytes, headers: Headers) -> None:
-    """Answer whole."""
-    await send(_start(status, [*headers, (b"content-length", str(len(body)).encode())]))
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-def _start(status: int, headers: Headers) -> dict[str, Any]:
-    return {"type": "http.response.start", "status": status, "headers": headers}
-
-
 def _part(body: Any) -> dict[str, Any]:
     return {"type": "http.response.body", "body": body, "more_body": True}
-
-
-def header(scope: Scope, name: bytes) -> str | None:
-    """Value of a request header, its name in lower case."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return str(value.decode("latin-1"))
-    return None

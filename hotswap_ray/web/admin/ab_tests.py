@@ -1,19 +1,23 @@
-"""A/B tests under ``/admin/ab-tests``; a part of the control plane."""
+"""A/B tests under ``/admin/ab-tests``, and how a task begins one."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
+from starlette.requests import Request
+from starlette.routing import Route
 
-from hotswap_ray.config.checks import problems
-from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.names import Name, Strict
-from hotswap_ray.web.admin.parts import NAME, query_of, quick
-from hotswap_ray.web.openai_api import Scope, header
-
-LONGEST_WAIT_S = 86_400
+from hotswap_ray.web.admin.parts import (
+    LONGEST_WAIT_S,
+    Answer,
+    body_of,
+    number,
+    parsed,
+    quick,
+    rows_asked,
+)
 
 
 class StopRequest(Strict):
@@ -22,49 +26,40 @@ class StopRequest(Strict):
     promote: Name | None = Field(None, description="Variant that gets the task.")
 
 
-class ABTestApi:
-    """Handlers of ``AdminApi``; each answers with what the controller says."""
+class ABTests:
+    """Beginning, watching and stopping A/B tests.
 
-    _controller: Any
+    Args:
+        controller: ``SwapController`` or a proxy of it.
+    """
 
-    def _ab_test_routes(self) -> list[tuple[str, str, Callable[..., Awaitable[Any]]]]:
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        """Where each question is asked."""
         return [
-            ("POST", f"tasks/{NAME}/ab-test", self._begin_ab_test),
-            ("GET", "ab-tests", self._ab_tests),
-            ("GET", f"ab-tests/{NAME}", self._ab_test),
-            ("POST", f"ab-tests/{NAME}/stop", self._stop_ab_test),
+            Route("/tasks/{task}/ab-test", self._begin, methods=["POST"]),
+            Route("/ab-tests", self._ab_tests),
+            Route("/ab-tests/{test_id}", self._report),
+            Route("/ab-tests/{test_id}/stop", self._stop, methods=["POST"]),
         ]
 
-    async def _begin_ab_test(self, scope: Scope, body: Any, task: str) -> Any:
+    async def _begin(self, request: Request) -> Answer:
         """The body is the spec; the test's id may come as ``Idempotency-Key``."""
-        key = header(scope, b"idempotency-key")
-        return await quick(self._controller.ab_test(task, body, key, "admin"))
+        task, key = request.path_params["task"], request.headers.get("idempotency-key")
+        return Answer(await quick(self._controller.ab_test(task, body_of(request), key, "admin")))
 
-    async def _ab_tests(self, scope: Scope, body: Any) -> Any:
-        task = query_of(scope).get("task")
-        limit = int(_number(scope, "limit", 50, 10_000))
-        return {"ab_tests": await quick(self._controller.ab_tests(task, limit))}
+    async def _ab_tests(self, request: Request) -> Answer:
+        return Answer({"ab_tests": await quick(self._controller.ab_tests(*rows_asked(request)))})
 
-    async def _ab_test(self, scope: Scope, body: Any, test_id: str) -> Any:
-        wait_s = _number(scope, "wait_s", 0, LONGEST_WAIT_S)
-        return await quick(self._controller.ab_test_report(test_id, wait_s), wait_s)
+    async def _report(self, request: Request) -> Answer:
+        wait_s = number("wait_s", request.query_params.get("wait_s"), 0.0, LONGEST_WAIT_S)
+        report = self._controller.ab_test_report(request.path_params["test_id"], wait_s)
+        return Answer(await quick(report, wait_s))
 
-    async def _stop_ab_test(self, scope: Scope, body: Any, test_id: str) -> Any:
-        try:
-            request = StopRequest.model_validate(body)
-        except ValidationError as error:
-            raise InvalidRequest(problems(error, StopRequest)) from None
-        if_match = header(scope, b"if-match")
-        return await quick(
-            self._controller.stop_ab_test(test_id, request.promote, "admin", if_match)
-        )
-
-
-def _number(scope: Scope, name: str, default: float, most: float) -> float:
-    try:
-        value = float(query_of(scope).get(name, default))
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= most:
-        raise InvalidRequest(f"{name} must be a number from 0 to {most:g}")
-    return value
+    async def _stop(self, request: Request) -> Answer:
+        wish, if_match = parsed(StopRequest, request), request.headers.get("if-match")
+        test_id = request.path_params["test_id"]
+        stop = self._controller.stop_ab_test(test_id, wish.promote, "admin", if_match)
+        return Answer(await quick(stop))

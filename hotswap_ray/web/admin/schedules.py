@@ -1,51 +1,65 @@
-"""Schedules under ``/admin/schedules``; a part of the control plane."""
+"""Schedules under ``/admin/schedules``."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
+from starlette.requests import Request
+from starlette.routing import Route
+
 from hotswap_ray.core.errors import InvalidRequest
-from hotswap_ray.web.admin.parts import NAME, query_of, quick
-from hotswap_ray.web.openai_api import Scope
+from hotswap_ray.web.admin.parts import Answer, body_of, quick
 
 
-class ScheduleApi:
-    """Handlers of ``AdminApi``; each answers with what the controller says."""
+class Schedules:
+    """Setting and trying schedules.
 
-    _controller: Any
+    Args:
+        controller: ``SwapController`` or a proxy of it.
+    """
 
-    def _schedule_routes(self) -> list[tuple[str, str, Callable[..., Awaitable[Any]]]]:
+    def __init__(self, controller: Any) -> None:
+        self._controller = controller
+
+    def routes(self) -> list[Route]:
+        """Where each question is asked."""
         return [
-            ("GET", "schedules", self._schedules),
-            ("GET", "schedules/dry-run", self._dry_run),
-            ("GET", f"schedules/{NAME}/dry-run", self._dry_run),
-            ("POST", f"schedules/{NAME}/dry-run", self._dry_run_of),
-            ("PUT", f"schedules/{NAME}", self._set_schedule),
-            ("POST", f"schedules/{NAME}", self._set_schedule),
-            ("DELETE", f"schedules/{NAME}", self._delete_schedule),
+            Route("/schedules", self._schedules),
+            Route("/schedules/dry-run", self._dry_run),
+            Route("/schedules/{schedule}/dry-run", self._dry_run),
+            Route("/schedules/{schedule}/dry-run", self._dry_run_of, methods=["POST"]),
+            Route("/schedules/{schedule}", self._set, methods=["PUT"]),
+            Route("/schedules/{schedule}", self._set, methods=["POST"]),
+            Route("/schedules/{schedule}", self._delete, methods=["DELETE"]),
         ]
 
-    async def _schedules(self, scope: Scope, body: Any) -> Any:
-        return {"schedules": await quick(self._controller.schedules())}
+    async def _schedules(self, request: Request) -> Answer:
+        return Answer({"schedules": await quick(self._controller.schedules())})
 
-    async def _set_schedule(self, scope: Scope, body: Any, schedule: str) -> Any:
-        return await quick(self._controller.set_schedule(schedule, body))
+    async def _set(self, request: Request) -> Answer:
+        schedule = request.path_params["schedule"]
+        return Answer(await quick(self._controller.set_schedule(schedule, body_of(request))))
 
-    async def _delete_schedule(self, scope: Scope, body: Any, schedule: str) -> Any:
-        return await quick(self._controller.delete_schedule(schedule))
+    async def _delete(self, request: Request) -> Answer:
+        return Answer(
+            await quick(self._controller.delete_schedule(request.path_params["schedule"]))
+        )
 
-    async def _dry_run(self, scope: Scope, body: Any, schedule: str | None = None) -> Any:
-        return {"runs": await quick(self._controller.schedule_dry_run(schedule, _hours(scope)))}
+    async def _dry_run(self, request: Request) -> Answer:
+        schedule = request.path_params.get("schedule")
+        runs = self._controller.schedule_dry_run(schedule, _hours(request))
+        return Answer({"runs": await quick(runs)})
 
-    async def _dry_run_of(self, scope: Scope, body: Any, schedule: str) -> Any:
+    async def _dry_run_of(self, request: Request) -> Answer:
         """As ``_dry_run``, of a spec that is not set."""
-        runs = self._controller.schedule_dry_run(schedule, _hours(scope), body)
-        return {"runs": await quick(runs)}
+        schedule, spec = request.path_params["schedule"], body_of(request)
+        runs = self._controller.schedule_dry_run(schedule, _hours(request), spec)
+        return Answer({"runs": await quick(runs)})
 
 
-def _hours(scope: Scope) -> float:
+def _hours(request: Request) -> float:
+    """How far to look ahead; the controller knows the limits."""
     try:
-        return float(query_of(scope).get("hours", "24"))
+        return float(request.query_params.get("hours") or 24)
     except ValueError:
         raise InvalidRequest("hours must be a number") from None

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from hotswap_ray.core.errors import Conflict, IllegalTransition, NotFound, StoreError
-from hotswap_ray.web.admin import api as admin_api
+from hotswap_ray.web.admin import events as admin_events
 from hotswap_ray.web.admin import parts as admin_parts
 from tests.worlds.admin import STATUS, Listener, RecordingController, make_app, swap_event
 
@@ -192,7 +192,7 @@ async def test_a_load_may_take_longer_than_other_calls(client, controller, monke
 
 
 async def test_events_come_as_they_happen_until_the_client_leaves(controller, monkeypatch):
-    monkeypatch.setattr(admin_api, "POLL_S", 0.01)
+    monkeypatch.setattr(admin_events, "POLL_S", 0.01)
     controller.log = [swap_event(1)]
     listener = Listener(controller)
     start = await listener.next()
@@ -222,8 +222,8 @@ async def test_events_resume_after_the_last_one_seen(controller, where):
 
 
 async def test_a_quiet_stream_says_that_it_lives(controller, monkeypatch):
-    monkeypatch.setattr(admin_api, "POLL_S", 0.01)
-    monkeypatch.setattr(admin_api, "HEARTBEAT_S", 0.02)
+    monkeypatch.setattr(admin_events, "POLL_S", 0.01)
+    monkeypatch.setattr(admin_events, "HEARTBEAT_S", 0.02)
     listener = Listener(controller)
     await listener.next()
     for _ in range(3):
