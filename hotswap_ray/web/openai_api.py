@@ -14,12 +14,7 @@ from typing import Any
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import ServerConfig
-from hotswap_ray.core.errors import (
-    HotswapError,
-    InvalidRequest,
-    MethodNotAllowed,
-    NotFound,
-)
+from hotswap_ray.core.errors import HotswapError, InvalidRequest, MethodNotAllowed, NotFound
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
 from hotswap_ray.web.asgi import (
@@ -62,7 +57,7 @@ class OpenAIApi:
         self,
         config: ServerConfig,
         router: Router,
-        feedback: Callable[[str, float, str, str | None, str | None], Awaitable[Any]],
+        feedback: Callable[[str, float, str | None, str | None, str | None], Awaitable[Any]],
         admin: App,
         behind_serve: bool = False,
     ) -> None:
@@ -216,8 +211,7 @@ class OpenAIApi:
         comment = body.get("comment")
         if not isinstance(comment, str | None):
             raise InvalidRequest("comment must be a string")
-        # Without a key the same score again is a retry, another one a contradiction.
-        key = header(scope, b"idempotency-key") or f"score {float(score)!r}"
+        key = header(scope, b"idempotency-key")
         source = caller(scope) if self._config.api_keys else None
         await self._feedback(subject, float(score), key, comment, source)
         await send_json(send, 200, {"request_id": subject, "score": score})

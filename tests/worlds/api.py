@@ -3,6 +3,7 @@
 import httpx
 
 from hotswap_ray.actors.ingress.router import Router
+from hotswap_ray.actors.learning.feedback import default_keys
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import Conflict, EngineError, NotFound
 from hotswap_ray.core.routing.table import Route, RouteTable
@@ -61,6 +62,7 @@ class Desk:
     async def __call__(self, request_id, score, key, comment, source):
         if self.error:
             raise self.error
+        key = key or default_keys(request_id, score)[0]
         if request_id not in self.known:
             raise NotFound(f"no outcome of request {request_id!r} is known")
         if self.known[request_id] not in (None, key):

@@ -60,7 +60,12 @@ class Ingress:
         await self.link.start()
 
     async def feedback(
-        self, request_id: str, score: float, key: str, comment: str | None, source: str | None
+        self,
+        request_id: str,
+        score: float,
+        key: str | None,
+        comment: str | None,
+        source: str | None,
     ) -> Any:
         """Take a score; the outcome it belongs to may still wait here for its batch."""
         await self.link.flush()

@@ -183,8 +183,7 @@ class LearningActor(LearningQueries):
         Returns:
             ``request_id``, and the ``task`` and ``model`` the score counts for.
         """
-        key = idempotency_key or f"{request_id}={score:g}"
-        task, model = await self._desk.give(request_id, score, key, comment, source)
+        task, model = await self._desk.give(request_id, score, idempotency_key, comment, source)
         return {"request_id": request_id, "task": task, "model": model}
 
     async def record_task_performance(

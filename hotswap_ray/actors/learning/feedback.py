@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
@@ -17,6 +17,23 @@ from hotswap_ray.store import Store
 from hotswap_ray.store.outcomes import digest
 
 MAX_WAITING = 10_000
+
+
+def default_keys(request_id: str, score: float) -> tuple[str, str]:
+    """Idempotency keys of a score without one: the same score is a retry, another one is not.
+
+    Args:
+        request_id: The answer's.
+        score: In [0, 1].
+
+    Returns:
+        The key to keep, and the one that stores hold of scores given by Python in the past.
+
+    Example:
+        >>> default_keys("r1", 1)
+        ('score 1.0', 'r1=1')
+    """
+    return f"score {float(score)!r}", f"{request_id}={score:g}"
 
 
 class FeedbackDesk:
@@ -63,7 +80,7 @@ class FeedbackDesk:
         self,
         request_id: str,
         score: float,
-        idempotency_key: str,
+        idempotency_key: str | None,
         comment: str | None,
         source: str | None = None,
     ) -> Cell:
@@ -72,7 +89,7 @@ class FeedbackDesk:
         Args:
             request_id: The answer's.
             score: In [0, 1].
-            idempotency_key: The same key again changes nothing.
+            idempotency_key: The same key again changes nothing; without one, the same score.
             comment: Free text.
             source: Whose API key gives it; ``None`` is not limited.
 
@@ -93,12 +110,13 @@ class FeedbackDesk:
                 "(learning.feedback_per_minute)",
                 10.0,
             )
+        keys = (idempotency_key,) if idempotency_key else default_keys(request_id, score)
         # One at a time per request: two that race must not both find it without a score.
         while other := self._busy.get(request_id):
             await other.wait()
         done = self._busy[request_id] = asyncio.Event()
         try:
-            return await self._give(request_id, score, idempotency_key, comment, source)
+            return await self._give(request_id, score, keys, comment, source)
         finally:
             del self._busy[request_id]
             done.set()
@@ -107,16 +125,16 @@ class FeedbackDesk:
         self,
         request_id: str,
         score: float,
-        idempotency_key: str,
+        keys: Sequence[str],
         comment: str | None,
         source: str | None,
     ) -> Cell:
         cell, earlier = await self._find(request_id)
-        if earlier is not None and earlier != digest(idempotency_key):
+        if earlier is not None and earlier not in map(digest, keys):
             raise Conflict(f"request {request_id!r} was scored already")
         entry = self._queued_score(request_id)
         if earlier is None:
-            entry = LateScore(request_id, score, idempotency_key, comment, cell)
+            entry = LateScore(request_id, score, keys[0], comment, cell)
             self._queue.put(entry)
             self._learn(cell, request_id, score, source)
         if entry is not None:
