@@ -53,14 +53,14 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("core", "config", "store", "actors.cluster", "actors.judge"),
         "actors.controller.models",
     ),
-    "actors.controller.ab_tests": ("core", "config", "store", *SWAPS),
-    "actors.controller.autoswap": ("core", "config", "store", *SWAPS),
+    "actors.controller.ab_tests": ("core", "config", "store", "actors.cluster", *SWAPS),
+    "actors.controller.autoswap": ("core", "config", "store", "actors.cluster", *SWAPS),
     "actors.controller.bench": (
         *("core", "config", "store", "actors.cluster", "actors.judge"),
         "actors.controller.models",
     ),
-    "actors.controller.schedules": ("core", "store", *SWAPS),
-    "actors.controller.recovery": ("core", "config", "store", *SWAPS),
+    "actors.controller.schedules": ("core", "store", "actors.cluster", *SWAPS),
+    "actors.controller.recovery": ("core", "config", "store", "actors.cluster", *SWAPS),
     "actors.controller.calls": (
         *("core", "config", "store", *SWAPS),
         *("actors.controller.ab_tests", "actors.controller.autoswap"),

@@ -7,10 +7,12 @@ and goes on: every phase is saved before it is acted upon, and every action can 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.controller.ab_tests.tests import ABTests
 from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog
@@ -51,6 +53,7 @@ from hotswap_ray.core.swap.phases import Event, Swap
 from hotswap_ray.store import Store
 
 OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
+log = logging.getLogger("hotswap.controller")
 
 
 class SwapController(
@@ -155,7 +158,7 @@ class SwapController(
         self._scheduler = Scheduler(
             store, clock, ScheduledSwaps(self._publisher, self._runner, self._requests, learning)
         )
-        self._loops: set[asyncio.Task[None]] = set()
+        self._loops = Tasks(log)
 
     # --- start and recovery -------------------------------------------------------------
 
@@ -172,8 +175,9 @@ class SwapController(
         await self._decisions.load()
         await self._scheduler.load(self._config.schedules)
         await self._ab_tests.resume()
-        for loop in (self._autoswap.run(), self._bench.run_schedule(), self._scheduler.run()):
-            self._loops.add(asyncio.create_task(loop))
+        self._loops.spawn(self._autoswap.run(), "autoswap")
+        self._loops.spawn(self._bench.run_schedule(), "bench schedule")
+        self._loops.spawn(self._scheduler.run(), "schedules")
 
     def _swap_ended(self, swap: Swap) -> None:
         self._autoswap.ended(swap)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.swaps.runner import SwapRunner
@@ -62,7 +63,7 @@ class Recovery:
         self._tasks = tasks
         self._clock = clock
         self._tested = tested
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Tasks(log)
 
     async def run(self) -> None:
         """Return when the table is right; loading and swaps go on in the background.
@@ -92,11 +93,11 @@ class Recovery:
         routes = self._publisher.table.routes.items()
         serving = {route.model for task, route in routes if task not in busy}
         for name in sorted(((self._wanted() | lost) - swapping) | serving):
-            self._spawn(self._keep_loading(name, lost))
+            self._work.spawn(self._keep_loading(name, lost), f"load:{name}")
         for name in sorted(surplus - self._wanted()):
-            self._spawn(self._keep_unloading(name))
+            self._work.spawn(self._keep_unloading(name), f"unload:{name}")
         for swap in self._runner.open():
-            self._spawn(self._resume(swap))
+            self._work.spawn(self._resume(swap), f"resume:{swap.swap_id}")
 
     async def _read_models(self) -> None:
         for model_id, text, source in await asyncio.to_thread(self._store.load_models):
@@ -192,8 +193,3 @@ class Recovery:
             )
         except HotswapError as error:
             log.error("event %s was not saved: %s", kind, error)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)

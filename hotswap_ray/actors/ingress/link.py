@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from typing import Any
 
+from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_fixed
+
+from hotswap_ray.actors.cluster.background import Tasks, forever
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.actors.judge.judge import Judging, judge_here
 from hotswap_ray.config import LearningConfig
@@ -61,47 +64,33 @@ class ControlLink:
         self._unsent: dict[str, list[Outcome]] = {}
         self._drained = asyncio.Event()
         self._flushing = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks(log)
 
     async def start(self) -> None:
         """Get the first table, then follow it in the background.
 
         Returns only with a table: a replica without one must not become ready.
         """
-        while True:
-            try:
-                table = await self._controller.listen(self._name, -1)
-                break
-            except HotswapError as error:
-                log.warning("waiting for the controller: %s", error)
-                await asyncio.sleep(RETRY_S)
+        waiting = AsyncRetrying(
+            retry=retry_if_exception_type(HotswapError),
+            wait=wait_fixed(RETRY_S),
+            before_sleep=before_sleep_log(log, logging.WARNING),
+        )
+        table: RouteTable = await waiting(self._controller.listen, self._name, -1)
         self._connected = await self._router.apply(table)
-        self._tasks = [
-            asyncio.create_task(self._forever(step))
-            for step in (
-                self._follow,
-                self._report_drained,
-                self._flush_later,
-                self._judge_later,
-                self._watch,
-            )
-        ]
+        for step in (
+            self._follow,
+            self._report_drained,
+            self._flush_later,
+            self._judge_later,
+            self._watch,
+        ):
+            # A replica that no longer follows the table would serve from it for ever.
+            self._tasks.spawn(forever(step, step.__name__, log, wait_fixed(RETRY_S)), step.__name__)
 
     def drained(self) -> None:
         """The router's last request on a draining application has ended."""
         self._drained.set()
-
-    async def _forever(self, step: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        while True:
-            try:
-                await step()
-            except HotswapError as error:
-                log.warning("%s: %s", step.__name__, error)
-                await asyncio.sleep(RETRY_S)
-            except Exception:
-                # A replica that no longer follows the table would serve from it for ever.
-                log.exception("%s failed", step.__name__)
-                await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
         # First, because a controller that restarted knows nothing of us.

@@ -8,11 +8,13 @@ copy costs is paid by the clients then.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.cluster.connection import cause
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.connections import Connections
@@ -24,6 +26,8 @@ from hotswap_ray.core.outcome import SHADOW_PREFIX, Outcome, RoutingDecision
 from hotswap_ray.core.routing.table import Assignment, Route
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
+
+log = logging.getLogger("hotswap.ingress")
 
 
 class Shadows:
@@ -62,7 +66,7 @@ class Shadows:
         self._load = load
         self._timeout_s = timeout_s
         self._at_work: Counter[str] = Counter()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running = Tasks(log)
 
     def begin(self, call: Call, assignment: Assignment, route: Route, at_s: float) -> bool:
         """Copy a request that was just answered, if the coin says so and there is room.
@@ -86,9 +90,7 @@ class Shadows:
             return False
         self.sent += 1
         self._at_work[task] += 1
-        copy = asyncio.create_task(self._run(call, task, target, at_s))
-        self._running.add(copy)
-        copy.add_done_callback(self._running.discard)
+        self._running.spawn(self._run(call, task, target, at_s), f"copy:{call.request_id}")
         return True
 
     async def _run(self, call: Call, task: str, target: Target, at_s: float) -> None:
@@ -106,6 +108,7 @@ class Shadows:
             counts = False
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed is this copy's outcome, recorded below
+            log.debug("a copy for %s failed: %r", target.model, error)
             counts = not isinstance(cause(error), RequestError)
         finally:
             self._at_work[task] -= 1

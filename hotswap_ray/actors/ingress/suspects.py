@@ -12,7 +12,12 @@ import logging
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from operator import not_
 from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_result, wait_fixed
+
+from hotswap_ray.actors.cluster.background import Tasks
 
 PROBE_S = 5.0  # no answer for so long means that nobody is there
 AGAIN_S = 0.2
@@ -35,6 +40,7 @@ class Suspects:
         self._wanted = wanted
         self._on_cleared = on_cleared
         self._suspected: set[str] = set()
+        self._tasks = Tasks(log)
         self._probes: dict[str, asyncio.Task[None]] = {}
         self._heard_s: dict[str, float] = {}
         self._waiting: defaultdict[str, set[asyncio.Timeout]] = defaultdict(set)
@@ -67,26 +73,35 @@ class Suspects:
 
     def _start(self, app: str, ping: Ping) -> None:
         if app not in self._probes:
-            self._probes[app] = asyncio.create_task(self._probe(app, ping))
+            self._probes[app] = self._tasks.spawn(self._probe(app, ping), f"probe:{app}")
 
     async def _probe(self, app: str, ping: Ping) -> None:
+        probing = AsyncRetrying(
+            retry=retry_if_result(not_), wait=wait_fixed(AGAIN_S), sleep=asyncio.sleep
+        )
         try:
-            while self._wanted(app):
-                try:
-                    async with asyncio.timeout(PROBE_S):
-                        await ping()
-                    self.heard(app)
-                    return
-                except Exception as error:  # noqa: BLE001 - whatever it is, the model is not back
-                    log.warning("%s does not answer: %s", app, type(error).__name__)
-                self._suspected.add(app)
-                now_s = asyncio.get_running_loop().time()
-                for limit in self._waiting.pop(app, ()):
-                    limit.reschedule(now_s)
-                await asyncio.sleep(AGAIN_S)
-            self._heard_s.pop(app, None)
-            self._waiting.pop(app, None)
+            await probing(self._is_over, app, ping)
         finally:
             del self._probes[app]
             self._suspected.discard(app)
             self._on_cleared()
+
+    async def _is_over(self, app: str, ping: Ping) -> bool:
+        """Whether a probe ends: the model answers, or nobody asks for it any more."""
+        if not self._wanted(app):
+            self._heard_s.pop(app, None)
+            self._waiting.pop(app, None)
+            return True
+        try:
+            async with asyncio.timeout(PROBE_S):
+                await ping()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the model is not back
+            log.warning("%s does not answer: %s", app, type(error).__name__)
+        else:
+            self.heard(app)
+            return True
+        self._suspected.add(app)
+        now_s = asyncio.get_running_loop().time()
+        for limit in self._waiting.pop(app, ()):
+            limit.reschedule(now_s)
+        return False

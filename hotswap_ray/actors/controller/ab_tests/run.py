@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tenacity import wait_fixed
+
+from hotswap_ray.actors.cluster.background import outlast
 from hotswap_ray.actors.controller.ab_tests.models import ABTestModels
 from hotswap_ray.actors.controller.ab_tests.state import RETRY_S, ABTestState, Overtaken, absent
 from hotswap_ray.actors.controller.models.publisher import Publisher
@@ -78,20 +81,23 @@ class ABTestRun:
     async def run(self) -> None:
         """Return when the test has ended; wait while the store, Ray or the learnings are away."""
         while self.test.is_open:
-            self._step = asyncio.create_task(getattr(self, f"_{self.test.phase}")())
-            try:
-                await asyncio.wait({self._step})
-                error = None if self._step.cancelled() else self._step.exception()
-            finally:
-                self._step.cancel()
-            if error is None:
-                self.waits = ""
-            elif not isinstance(error, Overtaken):
-                self.waits = f"{type(error).__name__}: {error}"[:300]
-                # The controller's border: one bad look must not be the last one.
-                known = isinstance(error, HotswapError)
-                log.warning("A/B test %s waits: %s", self.test.id, error, exc_info=not known)
-                await asyncio.sleep(RETRY_S)
+            what = f"A/B test {self.test.id}"
+            await outlast(self._act, what, log, wait_fixed(RETRY_S), self._failed)
+            self.waits = ""
+
+    async def _act(self) -> None:
+        """One turn in the phase; it ends early when an operator ends the phase."""
+        self._step = step = asyncio.create_task(getattr(self, f"_{self.test.phase}")())
+        try:
+            await asyncio.wait({step})
+        finally:
+            step.cancel()
+        if not step.cancelled():
+            with suppress(Overtaken):
+                step.result()
+
+    def _failed(self, error: Exception) -> None:
+        self.waits = f"{type(error).__name__}: {error}"[:300]
 
     async def stop(self, reason: str, by: str, promote: str | None = None) -> None:
         """End the test, whatever it does just now. Raises ``Overtaken`` if it has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import uuid
 from collections.abc import Callable, Mapping
@@ -12,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.controller.ab_tests.models import ABTestModels
 from hotswap_ray.actors.controller.ab_tests.run import ABTestParts, ABTestRun
 from hotswap_ray.actors.controller.ab_tests.state import Overtaken
@@ -31,6 +33,7 @@ from hotswap_ray.store import Store
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,54}$"
 """Shorter than other names: the swap to a winner is called after the test."""
+log = logging.getLogger("hotswap.ab_tests")
 
 
 class ABTests:
@@ -74,7 +77,7 @@ class ABTests:
             *(store, publisher, self._models, learning, clock, self._promote, ack_timeout_s)
         )
         self._runs: dict[str, ABTestRun] = {}
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Tasks(log)
 
     # --- what others ask ----------------------------------------------------------------
 
@@ -248,9 +251,7 @@ class ABTests:
                 run.waits = f"task {run.test.task!r} is not configured"
 
     def _resume(self, run: ABTestRun) -> None:
-        task = asyncio.create_task(self._drive(run), name=f"ab-test:{run.test.id}")
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
+        self._work.spawn(self._drive(run), f"ab-test:{run.test.id}")
 
     async def _drive(self, run: ABTestRun) -> None:
         await run.run()

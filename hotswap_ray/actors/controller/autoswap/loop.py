@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import uuid
-from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Protocol
 
+from tenacity import wait_fixed
+
+from hotswap_ray.actors.cluster.background import Tasks, forever
 from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.models.pool import ModelPool
@@ -103,7 +106,7 @@ class AutoswapLoop:
         self._wake = asyncio.Event()
         self._unloading: set[str] = set()
         self._untold: list[Alarm] = []
-        self._work: set[asyncio.Task[None]] = set()
+        self._work = Tasks(log)
 
     def wake(self) -> None:
         """A mode was set or a model added: look at once."""
@@ -119,17 +122,12 @@ class AutoswapLoop:
 
     async def run(self) -> None:
         """Look for ever."""
-        while True:
-            try:
-                await self.look()
-            except HotswapError as error:
-                self._trouble(f"autoswap waits: {error}")
-                await asyncio.sleep(RETRY_S)
-            except Exception as error:
-                # The controller's border: one bad look must not be the last one.
-                log.exception("autoswap failed")
-                self._trouble(f"autoswap failed: {type(error).__name__}: {error}")
-                await asyncio.sleep(RETRY_S)
+        await forever(self.look, "autoswap", log, wait_fixed(RETRY_S), self._failed)
+
+    def _failed(self, error: Exception) -> None:
+        ours = isinstance(error, HotswapError)
+        text = f"waits: {error}" if ours else f"failed: {type(error).__name__}: {error}"
+        self._runner.last_error = f"autoswap {text}"[:500]
 
     def _trouble(self, text: str) -> None:
         self._runner.last_error = text[:500]
@@ -200,7 +198,7 @@ class AutoswapLoop:
         if decision.action == "unload" and decision.model is not None:
             if self._may_unload(decision.model):
                 await self._decisions.add(finding)
-                self._spawn(self._unload(decision.model))
+                self._work.spawn(self._unload(decision.model), f"unload:{decision.model}")
             return
         if self._views.is_swapping(decision.task) or not self._is_current(decision):
             return  # its swap is at work, or the route changed while we asked
@@ -272,11 +270,6 @@ class AutoswapLoop:
             self._trouble(f"model {model} is not unloaded: {error}")
         finally:
             self._unloading.discard(model)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._work.add(task)
-        task.add_done_callback(self._work.discard)
 
 
 def _off(view: TaskView) -> Finding:

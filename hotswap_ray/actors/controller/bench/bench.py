@@ -9,6 +9,9 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from tenacity import wait_fixed
+
+from hotswap_ray.actors.cluster.background import Tasks, forever
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.controller.bench.loans import Loans
 from hotswap_ray.actors.controller.bench.run import BenchParts, BenchRun, OutcomeSink, Plan, Prompts
@@ -67,6 +70,7 @@ class Bench:
         self._loans = Loans(pool, store, swaps)
         self._parts = BenchParts(config, pool, fleet, learning, judge, clock, tasks, self._loans)
         self._run: BenchRun | None = None
+        self._background = Tasks(log)
         self._work: asyncio.Task[None] | None = None
         spans_s = {
             task: spec.autoswap_with(config.autoswap).bench_every_s for task, spec in tasks.items()
@@ -194,7 +198,7 @@ class Bench:
             ],
         )
         self._run = run
-        self._work = asyncio.create_task(self._drive(run), name=f"bench:{run.bench_id}")
+        self._work = self._background.spawn(self._drive(run), f"bench:{run.bench_id}")
         return self._work
 
     def _plan(
@@ -252,15 +256,11 @@ class Bench:
 
     async def run_schedule(self) -> None:
         """Look at the schedule for as long as we live."""
-        while True:
-            try:
-                await self.look()
-            except HotswapError as error:
-                log.warning("scheduled benchmark: %s", error)
-            except Exception:
-                # The controller's border: one bad look must not be the last one.
-                log.exception("scheduled benchmark failed")
-            await asyncio.sleep(LOOK_S)
+        await forever(self._look_and_rest, "scheduled benchmark", log, wait_fixed(LOOK_S))
+
+    async def _look_and_rest(self) -> None:
+        await self.look()
+        await asyncio.sleep(LOOK_S)
 
     async def look(self) -> None:
         """Benchmark the tasks whose ``autoswap.bench_every_s`` is over; returns when it ended.

@@ -15,6 +15,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from tenacity import wait_fixed
+
+from hotswap_ray.actors.cluster.background import forever
 from hotswap_ray.actors.controller.schedules.entry import ScheduleRecord, SwapPort, changed
 from hotswap_ray.core.errors import Conflict, HotswapError, NotFound, StoreError
 from hotswap_ray.core.names import did_you_mean
@@ -137,20 +140,18 @@ class Scheduler:
 
     async def run(self) -> None:
         """Look for ever: when something is due, has ended or was set."""
-        while True:
-            self._wake.clear()
-            try:
-                pause_s = await self.look()
-            except HotswapError as error:
-                log.warning("schedules wait: %s", error)
-                pause_s = RETRY_S
-            except Exception:
-                # The controller's border: one bad look must not be the last one.
-                log.exception("schedules failed")
-                pause_s = RETRY_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause_s):
-                    await self._wake.wait()
+        wait = wait_fixed(RETRY_S)
+        await forever(self._look_and_rest, "schedules", log, wait, sleep=self._rest)
+
+    async def _look_and_rest(self) -> None:
+        self._wake.clear()
+        await self._rest(await self.look())
+
+    async def _rest(self, pause_s: float) -> None:
+        """Sleep until something was set or has ended, at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(pause_s):
+                await self._wake.wait()
 
     async def look(self) -> float:
         """Do all that is due now; seconds until the next look."""

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import Callable
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.controller.swaps.phases import SwapActions
 from hotswap_ray.actors.controller.swaps.signals import STAYING, Said, Step, clip
 from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
@@ -52,7 +53,7 @@ class SwapRunner:
         self._swaps: dict[str, Swap] = {}
         self._latest: dict[str, Swap] = {}
         self._signals: dict[str, asyncio.Queue[Said]] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks(log)
         self._changed = asyncio.Event()
 
     def open(self) -> list[Swap]:
@@ -93,9 +94,7 @@ class SwapRunner:
 
     def resume(self, swap: Swap) -> None:
         """Run a saved swap from its phase."""
-        task = asyncio.create_task(self._drive(swap), name=f"swap:{swap.swap_id}")
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._drive(swap), f"swap:{swap.swap_id}")
 
     def _forget(self, swap: Swap) -> None:
         del self._swaps[swap.swap_id]

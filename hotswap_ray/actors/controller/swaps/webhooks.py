@@ -11,13 +11,13 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import httpx
 import orjson
 
+from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.core.errors import StoreError, WebhookFailed
 from hotswap_ray.core.spec.webhook import WebhookSpec, When
 from hotswap_ray.core.swap.phases import Phase, Swap
@@ -76,7 +76,7 @@ class Webhooks:
         self._store = store
         self._clock = clock
         self._passed: set[tuple[str, Phase]] = set()
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks(log)
         self._client: httpx.AsyncClient | None = None
 
     async def before(self, swap: Swap) -> None:
@@ -97,7 +97,7 @@ class Webhooks:
             failures = await asyncio.gather(*(self._post(spec, delivery) for spec in wanting))
             said = [(spec, text) for spec, text in zip(wanting, failures, strict=True) if text]
             for spec, text in said:
-                self._spawn(self._record(spec, delivery, text))
+                self._tasks.spawn(self._record(spec, delivery, text), delivery.id)
             for spec, text in said:
                 if spec.may_stop(phase):
                     raise WebhookFailed(f"webhook {spec.name} did not consent to {phase}: {text}")
@@ -121,9 +121,11 @@ class Webhooks:
     def _send_later(self, specs: Sequence[WebhookSpec], delivery: Delivery) -> None:
         for spec in specs:
             if len(self._tasks) < MOST_WAITING:
-                self._spawn(self._send(spec, delivery))
+                self._tasks.spawn(self._send(spec, delivery), delivery.id)
             else:
-                self._spawn(self._record(spec, delivery, "too many deliveries wait"))
+                self._tasks.spawn(
+                    self._record(spec, delivery, "too many deliveries wait"), delivery.id
+                )
 
     async def _send(self, spec: WebhookSpec, delivery: Delivery) -> None:
         failure = await self._post(spec, delivery)
@@ -164,11 +166,6 @@ class Webhooks:
             await asyncio.to_thread(self._store.add_event, "webhook_failed", fact, self._clock())
         except StoreError as error:
             log.error("event webhook_failed was not saved: %s", error)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def sign(secret: str, body: bytes) -> str:
