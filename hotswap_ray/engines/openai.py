@@ -41,6 +41,7 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.task import ModelSpec
+from hotswap_ray.engines import sse
 from hotswap_ray.engines.answers import UsageSum
 from hotswap_ray.engines.base import default_deployment_options, parse_options
 
@@ -240,20 +241,19 @@ class OpenAIEngine:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._options.total_timeout_s
         finished = False
-        async for line in response.aiter_lines():
+        reader = sse.Reader()
+        async for data in response.aiter_bytes():
             if loop.time() > deadline:
                 raise TimeoutError
-            field, _, data = line.partition(":")
-            if field != "data":
-                continue
-            if data.strip() == "[DONE]":
+            for chunk in map(self._parse, reader.feed(data)):
+                finished = finished or _is_last(chunk)
+                yield chunk
+            if reader.done:
                 return
-            chunk = self._parse(data)
-            finished = finished or any(
-                choice.get("finish_reason") for choice in chunk.get("choices") or ()
-            )
+        for chunk in map(self._parse, reader.end()):
+            finished = finished or _is_last(chunk)
             yield chunk
-        if not finished:
+        if not (finished or reader.done):
             raise EngineUnavailable(f"{self._spec.id}: the server cut the stream off")
 
     def _parse(self, text: str | bytes) -> dict[str, Any]:
@@ -298,6 +298,10 @@ def _seconds(retry_after: str | None) -> float | None:
         return None if retry_after is None else max(0.0, float(retry_after))
     except ValueError:  # an HTTP date
         return None
+
+
+def _is_last(chunk: dict[str, Any]) -> bool:
+    return any(choice.get("finish_reason") for choice in chunk.get("choices") or ())
 
 
 def _has_content(choice: dict[str, Any]) -> bool:

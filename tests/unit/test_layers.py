@@ -50,7 +50,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "actors.ingress": ("core", "config", "actors.cluster", "actors.judge"),
     "actors.controller.models": ("core", "config", "store", "engines", "actors.cluster"),
     "actors.controller.swaps": (
-        *("core", "config", "store", "actors.cluster", "actors.judge"),
+        *("core", "config", "store", "engines", "actors.cluster", "actors.judge"),
         "actors.controller.models",
     ),
     "actors.controller.ab_tests": ("core", "config", "store", "actors.cluster", *SWAPS),

@@ -25,6 +25,7 @@ from hotswap_ray.core.answers.form import has_form
 from hotswap_ray.core.errors import CheckerFailed, NotFound
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.golden import Check
+from hotswap_ray.engines import sse
 from hotswap_ray.engines.answers import assemble
 
 JUDGE = "judge"
@@ -212,8 +213,7 @@ def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
 
 
 def _chunks(raw: bytes) -> list[dict[str, Any]]:
-    events = (line.removeprefix(b"data:").strip() for line in raw.split(b"\n"))
-    chunks = [orjson.loads(event) for event in events if event.startswith(b"{")]
+    chunks = [orjson.loads(event) for event in sse.read(raw) if event.startswith("{")]
     if broken := next((chunk["error"] for chunk in chunks if "error" in chunk), None):
         raise ValueError(f"the stream broke off: {broken}")
     return [chunk for chunk in chunks if "choices" in chunk]

@@ -18,6 +18,7 @@ import psutil
 from ray.exceptions import RayError
 
 from hotswap_ray.core.errors import EngineError, EngineUnavailable, InvalidRequest
+from hotswap_ray.engines import sse
 
 STOP_GRACE_S = 10.0
 """Seconds that vLLM's processes get to end by themselves."""
@@ -130,8 +131,7 @@ def parse_events(text: str) -> list[dict[str, Any]]:
         >>> parse_events('data: {"id": 1}\n\ndata: [DONE]\n\n')
         [{'id': 1}]
     """
-    events = (line.removeprefix("data:").strip() for line in text.splitlines())
-    return [orjson.loads(event) for event in events if event.startswith("{")]
+    return [orjson.loads(event) for event in sse.read(text.encode()) if event.startswith("{")]
 
 
 def typed_error(error: dict[str, Any]) -> EngineError | InvalidRequest:

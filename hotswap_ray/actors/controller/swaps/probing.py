@@ -24,6 +24,7 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.core.fit.probe_report import ProbeReport
 from hotswap_ray.core.fit.probes import Answer, Probe, Question, script
 from hotswap_ray.core.spec.task import ModelSpec
+from hotswap_ray.engines import sse
 from hotswap_ray.store import Store
 
 SETTING = "probes:"
@@ -142,16 +143,6 @@ class _Asking:
         async with self._slots:
             said = await self._fleet.call(self._app, method, question.endpoint, question.body)
         if question.streamed:
-            return {"chunks": _chunks(said)}
+            return {"chunks": [orjson.loads(event) for event in sse.read(said)]}
         answer: dict[str, Any] = orjson.loads(said[0])
         return answer
-
-
-def _chunks(frames: bytes) -> list[dict[str, Any]]:
-    """The chunks in server-sent events.
-
-    >>> _chunks(b'data: {"choices": []}\\n\\ndata: [DONE]\\n\\n')
-    [{'choices': []}]
-    """
-    lines = [line.removeprefix(b"data: ") for line in frames.split(b"\n") if line]
-    return [orjson.loads(line) for line in lines if line != b"[DONE]"]
