@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
-from hotswap_ray.actors.cluster.background import Tasks
+from tenacity import wait_chain, wait_fixed
+
+from hotswap_ray.actors.cluster.background import Tasks, outlast, outlived
 from hotswap_ray.actors.controller.swaps.phases import SwapActions
 from hotswap_ray.actors.controller.swaps.signals import STAYING, Said, Step, clip
 from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
@@ -17,6 +21,7 @@ from hotswap_ray.core.errors import (
     NotFound,
     StoreError,
 )
+from hotswap_ray.core.spec.webhook import STOPPABLE
 from hotswap_ray.core.swap.etag import matches, require
 from hotswap_ray.core.swap.phases import SWITCHED, Event, Phase, Swap, advance, may
 from hotswap_ray.store import Store
@@ -94,7 +99,7 @@ class SwapRunner:
 
     def resume(self, swap: Swap) -> None:
         """Run a saved swap from its phase."""
-        self._tasks.spawn(self._drive(swap), f"swap:{swap.swap_id}")
+        self._tasks.spawn(self._run(swap.swap_id), f"swap:{swap.swap_id}")
 
     def _forget(self, swap: Swap) -> None:
         del self._swaps[swap.swap_id]
@@ -171,8 +176,32 @@ class SwapRunner:
             except TimeoutError:
                 continue  # one more look, then the record as it is
 
-    async def _drive(self, swap: Swap) -> None:
-        failures = 0
+    async def _run(self, swap_id: str) -> None:
+        # The action of a phase may fail, and the table says what follows. Anything else that is
+        # raised on the way must not stop the swap: it goes on from its record.
+        await self._outlast(lambda: self._drive(swap_id), f"swap {swap_id}")
+        swap = self._swaps[swap_id]
+        self._forget(swap)
+        with self._outlived(f"the end of swap {swap_id}"):
+            self._on_end(swap)
+        if swap.phase is Phase.ROLLED_BACK:
+            # The swap has ended, so that a rollback is quick; what it loaded goes after it.
+            what = f"model {swap.to_model} is not unloaded yet"
+            await self._outlast(lambda: self._actions.retire_candidate(swap), what)
+
+    async def _outlast(self, step: Callable[[], Awaitable[None]], what: str) -> None:
+        wait = wait_chain(*map(wait_fixed, RETRY_S))
+        await outlast(step, what, log, wait, partial(self._trouble, what))
+
+    def _outlived(self, what: str) -> AbstractContextManager[None]:
+        return outlived(what, log, partial(self._trouble, what))
+
+    def _trouble(self, what: str, error: Exception) -> None:
+        text = str(error) if isinstance(error, HotswapError) else f"{type(error).__name__}: {error}"
+        self.last_error = f"{what}: {text}"[:300]
+
+    async def _drive(self, swap_id: str) -> None:
+        swap, failures = self._swaps[swap_id], 0
         while swap.is_open:
             entered, error_before = swap.phase, swap.error
             step = await self._step(swap)
@@ -181,30 +210,17 @@ class SwapRunner:
                 swap = advance(swap, step.event, self._clock(), step.error)
                 news = swap.phase is not entered or swap.error != error_before
                 news = news or step.event in STAYING
-                await self._save_until_done(swap, news)
-                self._webhooks.after(entered, swap)
+                # A phase is not entered before it is saved; traffic does not wait for that.
+                what = f"swap {swap_id} waits for the store"
+                await self._outlast(partial(self._save, swap, news), what)
+                with self._outlived(f"webhooks of swap {swap_id}"):
+                    self._webhooks.after(entered, swap)
             if step.said is not None:
                 step.said.accept(swap)
             stayed = swap.phase is entered and step.event not in STAYING
             failures = failures + 1 if stayed else 0
             if failures:
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S)) - 1])
-        self._forget(swap)
-        self._on_end(swap)
-        if swap.phase is Phase.ROLLED_BACK:
-            await self._retire(swap)
-
-    async def _retire(self, swap: Swap) -> None:
-        """The swap has ended, so that a rollback is quick; what it loaded goes after it."""
-        attempt = 0
-        while True:
-            try:
-                await self._actions.retire_candidate(swap)
-                return
-            except HotswapError as error:
-                self.last_error = f"model {swap.to_model} is not unloaded yet: {error}"[:300]
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
 
     async def _step(self, swap: Swap) -> Step:
         """Do the phase's action, unless an operator's event ends it first."""
@@ -235,11 +251,16 @@ class SwapRunner:
             said.refuse(seen)
 
     async def _act(self, swap: Swap) -> Swap:
-        await self._webhooks.before(swap)
+        # Where nobody may object, nothing that goes wrong with asking is an objection.
+        may_stop = swap.phase in STOPPABLE
+        with nullcontext() if may_stop else self._outlived(f"webhooks of swap {swap.swap_id}"):
+            await self._webhooks.before(swap)
         return await self._actions.action(swap.phase)(swap)
 
     def _result(self, action: asyncio.Future[Swap], swap: Swap) -> Step:
         """What an action led to; ``swap`` as it noted it, for one that did not come to its end."""
+        # Where nothing has begun there is no failure in the table.
+        failed = Event.FAILED if may(swap.phase, Event.FAILED) else Event.ABORT
         try:
             return Step(action.result(), Event.DONE)
         except StoreError as error:
@@ -248,25 +269,12 @@ class SwapRunner:
             log.error(self.last_error)
             return Step(swap, None)
         except HotswapError as error:
-            return Step(swap, Event.FAILED, clip(f"{error.code}: {error}"))
+            return Step(swap, failed, clip(f"{error.code}: {error}"))
         except (Exception, asyncio.CancelledError) as error:
             # The controller's border: recorded, and the table decides.
             log.exception("swap %s failed in %s", swap.swap_id, swap.phase)
             self.last_error = clip(f"{type(error).__name__}: {error}")
-            return Step(swap, Event.FAILED, self.last_error)
-
-    async def _save_until_done(self, swap: Swap, news: bool) -> None:
-        """A phase is not entered before it is saved; traffic goes on while the store refuses."""
-        attempt = 0
-        while True:
-            try:
-                await self._save(swap, news)
-                break
-            except StoreError as error:
-                self.last_error = f"swap {swap.swap_id} waits for the store: {error}"
-                log.error(self.last_error)
-                await asyncio.sleep(RETRY_S[min(attempt, len(RETRY_S) - 1)])
-                attempt += 1
+            return Step(swap, failed, self.last_error)
 
     async def _save(self, swap: Swap, news: bool) -> None:
         await asyncio.to_thread(self._write, swap, news)
