@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.controller.models.pool import ModelPool
@@ -166,22 +167,33 @@ class Recovery:
 
     async def _keep_loading(self, model: str, lost: set[str] | None = None) -> None:
         """Load, again after a failure while it is wanted; the operator sees each as an event."""
-        while model in self._wanted() | (lost or set()):
-            try:
+
+        async def load() -> None:
+            if model in self._wanted() | (lost or set()):
                 await self._pool.load(model)
-                return
-            except HotswapError as error:
-                await self._trouble("load_failed", f"model {model}: {error}", model=model)
-                await asyncio.sleep(RELOAD_S)
+
+        await self._keep_trying(load, "load_failed", model)
 
     async def _keep_unloading(self, model: str) -> None:
-        while model not in self._wanted():
-            try:
+        async def unload() -> None:
+            if model not in self._wanted():
                 await self._pool.unload(model)
-                return
-            except HotswapError as error:
-                await self._trouble("unload_failed", f"model {model}: {error}", model=model)
-                await asyncio.sleep(RELOAD_S)
+
+        await self._keep_trying(unload, "unload_failed", model)
+
+    async def _keep_trying(
+        self, step: Callable[[], Awaitable[None]], kind: str, model: str
+    ) -> None:
+        async def tell(state: RetryCallState) -> None:
+            error = state.outcome and state.outcome.exception()
+            await self._trouble(kind, f"model {model}: {error}", model=model)
+
+        trying = AsyncRetrying(
+            retry=retry_if_exception_type(HotswapError),
+            wait=wait_fixed(RELOAD_S),
+            before_sleep=tell,
+        )
+        await trying(step)
 
     async def _trouble(self, kind: str, text: str, **fact: Any) -> None:
         """Show it in ``status`` and, if the store takes it, among the events."""

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
+
 from hotswap_ray.actors.cluster.proxy import ActorProxy
 from hotswap_ray.actors.judge.judge import JUDGE, Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import HotswapError
@@ -124,13 +126,13 @@ class JudgeLink:
 
     async def _is_back(self) -> bool:
         """Wait until the judge answers; not by sending what may have killed it."""
+        asking = AsyncRetrying(
+            retry=retry_if_exception_type(HotswapError), wait=wait_fixed(PAUSE_S)
+        )
         with suppress(TimeoutError):
             async with asyncio.timeout(self._restart_s):
-                while True:
-                    with suppress(HotswapError):
-                        await self._reach(())
-                        return True
-                    await asyncio.sleep(PAUSE_S)
+                await asking(self._reach, ())
+                return True
         return False
 
 

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import not_
 from typing import Any
+
+from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.core.rollout.ab_record import ABTest, ABTestPhase
@@ -57,9 +60,9 @@ class ABTestState:
         """Other weights, and the test runs; conversations that began elsewhere stay there."""
         phase = self.test.phase
         wanted = [weights.get(model, 0.0) for model in self.test.spec.variants]
-        while not await self.change(phase, lambda split: split.opened(wanted)):  # noqa: ASYNC110
-            # Somebody may not know yet who has to wait: nothing is moved before that.
-            await asyncio.sleep(RETRY_S)
+        # Somebody may not know yet who has to wait: nothing is moved before that.
+        opening = AsyncRetrying(retry=retry_if_result(not_), wait=wait_fixed(RETRY_S))
+        await opening(self.change, phase, lambda split: split.opened(wanted))
         moving = self._publisher.moving(self.test.task)
         now_s = self._clock()
         began_s = self.test.began_s or now_s

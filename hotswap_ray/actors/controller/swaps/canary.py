@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from operator import not_
 from typing import Any, Protocol
+
+from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
@@ -114,9 +117,9 @@ class Canary:
         moving: dict[int, int] = {}
         if weight > split.weights[0]:
             split = split.opened((weight,))
-            while not await self._commit(swap, split):  # noqa: ASYNC110 - each turn publishes
-                # Somebody may not know yet who has to wait: nothing is moved before that.
-                await asyncio.sleep(RETRY_S)
+            # Somebody may not know yet who has to wait: nothing is moved before that.
+            opening = AsyncRetrying(retry=retry_if_result(not_), wait=wait_fixed(RETRY_S))
+            await opening(self._commit, swap, split)
             moving = self._publisher.moving(swap.task)
         now_s = self._clock()
         began_s = _state(swap)["began_s"] or now_s

@@ -16,6 +16,13 @@ from dataclasses import dataclass
 
 import httpx
 import orjson
+from tenacity import (
+    AsyncRetrying,
+    retry_if_result,
+    stop_after_attempt,
+    wait_chain,
+    wait_fixed,
+)
 
 from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.core.errors import StoreError, WebhookFailed
@@ -128,13 +135,13 @@ class Webhooks:
                 )
 
     async def _send(self, spec: WebhookSpec, delivery: Delivery) -> None:
-        failure = await self._post(spec, delivery)
-        for pause_s in RETRY_S:
-            if not failure:
-                return
-            await asyncio.sleep(pause_s)
-            failure = await self._post(spec, delivery)
-        if failure:
+        posting = AsyncRetrying(
+            retry=retry_if_result(bool),
+            wait=wait_chain(*map(wait_fixed, RETRY_S)),
+            stop=stop_after_attempt(len(RETRY_S) + 1),
+            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
+        )
+        if failure := await posting(self._post, spec, delivery):
             await self._record(spec, delivery, failure)
 
     async def _post(self, spec: WebhookSpec, delivery: Delivery) -> str:
