@@ -46,7 +46,8 @@ class Ingress:
             autoswap=autoswap,
         )
         self.router.shadows.busy = LoopLag().busy
-        metrics = RequestMetrics(self.router.shadows)
+        judge = connect_judge(namespace, config.learning.check_timeout_s)
+        metrics = RequestMetrics(self.router, judge, lambda: self.link.lost_outcomes)
         self.link = ControlLink(
             ray.get_runtime_context().get_actor_name() or uuid.uuid4().hex,
             self.router,
@@ -54,7 +55,7 @@ class Ingress:
             self.learning,
             config.learning,
             metrics.observe,
-            connect_judge(namespace, config.learning.check_timeout_s).judge,
+            judge.judge,
         )
         self.asgi = make_api(self)
         await self.link.start()

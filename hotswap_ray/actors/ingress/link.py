@@ -15,6 +15,7 @@ from typing import Any
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks, forever
+from hotswap_ray.actors.cluster.seldom import Seldom
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.actors.judge.judge import Judging, judge_here
 from hotswap_ray.config import LearningConfig
@@ -40,6 +41,9 @@ class ControlLink:
         config: When a batch of outcomes is sent.
         on_batch: Sees each batch once; metrics are made there.
         judge: Judges answers.
+
+    Attributes:
+        lost_outcomes: Outcomes that were dropped because the learnings took none for too long.
     """
 
     def __init__(
@@ -53,6 +57,7 @@ class ControlLink:
         judge: Judging = judge_here,
     ) -> None:
         self.lost_outcomes = 0
+        self._losses = Seldom(log)
         self._name = name
         self._router = router
         self._controller = controller
@@ -132,15 +137,27 @@ class ControlLink:
         if not await self._router.recorder.judge_pending(self._judge):
             await asyncio.sleep(JUDGE_S)
 
+    def _drop_oldest(self) -> None:
+        """Keep within the bound what waits for the learnings; what is lost is said and counted."""
+        lost = 0
+        while sum(map(len, self._unsent.values())) > MAX_UNSENT:
+            lost += len(self._unsent.pop(next(iter(self._unsent))))
+        if lost:
+            self.lost_outcomes += lost
+            self._losses.warn(
+                "%d outcomes are lost so far: the learnings take none, and no more than %d wait",
+                self.lost_outcomes,
+                MAX_UNSENT,
+            )
+
     async def flush(self) -> None:
         """Hand in the outcomes so far. A batch keeps its id until it is acknowledged."""
         async with self._flushing:
             batch = self._router.recorder.take()
             if batch:
                 self._unsent[uuid.uuid4().hex] = batch
+                self._drop_oldest()
                 self._on_batch(batch)
-            while sum(map(len, self._unsent.values())) > MAX_UNSENT:
-                self.lost_outcomes += len(self._unsent.pop(next(iter(self._unsent))))
             for batch_id, rows in list(self._unsent.items()):
                 await self._learning.record(rows, batch_id)
                 del self._unsent[batch_id]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter as Tally
+from collections.abc import Callable
 
 from ray.util.metrics import Counter, Histogram
 
-from hotswap_ray.actors.ingress.shadows import Shadows
+from hotswap_ray.actors.ingress.router import Router
+from hotswap_ray.actors.judge.link import JudgeLink
 from hotswap_ray.core.outcome import Outcome
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]
@@ -19,10 +21,12 @@ class RequestMetrics:
     Labels are task and model only: bounded by the configuration.
 
     Args:
-        shadows: Whose copies are counted.
+        router: Whose copies, policies and recorder are counted.
+        judge: Whose missing verdicts are counted.
+        lost: Outcomes lost so far.
     """
 
-    def __init__(self, shadows: Shadows) -> None:
+    def __init__(self, router: Router, judge: JudgeLink, lost: Callable[[], int]) -> None:
         keys = ("task", "model")
         self._requests = Counter(
             "hotswap_requests", "Requests by result and decision.", (*keys, "code", "decision")
@@ -31,9 +35,24 @@ class RequestMetrics:
         self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
         self._ttft = Histogram("hotswap_ttft_seconds", "To the first token.", SECONDS, keys)
         self._quality = Histogram("hotswap_quality", "Judged by checks.", TENTHS, keys)
-        self._copies = Counter("hotswap_shadows", "Copies by result: sent, dropped.", ("result",))
-        self._shadows = shadows
-        self._copied: Tally[str] = Tally()
+        # Counted where it happens; of these the growth is added with each batch.
+        self._totals = {
+            "shadows": Counter("hotswap_shadows", "Copies by result: sent, dropped.", ("result",)),
+            "unjudged": Counter(
+                "hotswap_unjudged",
+                "Answers without a verdict by reason: skipped (too many or too long), error, "
+                "undecided (no check could tell).",
+                ("reason",),
+            ),
+            "policy_failures": Counter(
+                "hotswap_policy_failures", "Choices of a model to try that a policy did not make."
+            ),
+            "outcomes_lost": Counter(
+                "hotswap_outcomes_lost", "Outcomes dropped while the learnings took none."
+            ),
+        }
+        self._router, self._judge, self._lost = router, judge, lost
+        self._seen: Tally[tuple[str, str]] = Tally()
 
     def observe(self, batch: list[Outcome]) -> None:
         """Count a batch of outcomes."""
@@ -56,7 +75,22 @@ class RequestMetrics:
         for (task, model, kind), count in tokens.items():
             if count:
                 self._tokens.inc(count, {"task": task, "model": model, "kind": kind})
-        copied = Tally(sent=self._shadows.sent, dropped=self._shadows.dropped)
-        for result, count in (copied - self._copied).items():
-            self._copies.inc(count, {"result": result})
-        self._copied = copied
+        self._add_growth()
+
+    def _add_growth(self) -> None:
+        shadows, judge = self._router.shadows, self._judge
+        now = Tally(
+            {
+                ("shadows", "sent"): shadows.sent,
+                ("shadows", "dropped"): shadows.dropped,
+                ("unjudged", "skipped"): self._router.recorder.unjudged,
+                ("unjudged", "error"): judge.errors,
+                ("unjudged", "undecided"): judge.undecided,
+                ("policy_failures", ""): self._router.explorer.failures,
+                ("outcomes_lost", ""): self._lost(),
+            }
+        )
+        for (name, value), count in (now - self._seen).items():
+            counter = self._totals[name]
+            counter.inc(count, dict.fromkeys(counter.info["tag_keys"], value))
+        self._seen = now

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -10,6 +11,7 @@ from itertools import islice
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
 from hotswap_ray.actors.cluster.proxy import ActorProxy
+from hotswap_ray.actors.cluster.seldom import Seldom
 from hotswap_ray.actors.judge.judge import JUDGE, Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import HotswapError
 
@@ -22,6 +24,7 @@ SPARE_S = 10.0
 RESTART_S = 30.0
 """Longest wait for a judge that was lost to answer again."""
 PAUSE_S = 0.2
+log = logging.getLogger("hotswap.judge")
 
 Reach = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]
 Kill = Callable[[], Awaitable[None]]
@@ -42,6 +45,7 @@ class JudgeLink:
 
     Attributes:
         unjudged: Answers without any verdict so far.
+        undecided: How many of these because no check could tell.
         errors: How many of these for an error.
         last_error: The last of them; empty if there was none.
     """
@@ -63,8 +67,10 @@ class JudgeLink:
         self._strikes = Strikes()
         self._turn = asyncio.Lock()
         self.unjudged = 0
+        self.undecided = 0
         self.errors = 0
         self.last_error = ""
+        self._failures = Seldom(log)
 
     async def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Judge answers.
@@ -81,9 +87,14 @@ class JudgeLink:
             while batch := list(islice(rest, MOST_JOBS)):
                 judgements += await self._batch(batch)
         for judgement in judgements:
-            self.unjudged += judgement.quality is None and judgement.format_ok is None
+            is_missing = judgement.quality is None and judgement.format_ok is None
+            self.unjudged += is_missing
+            self.undecided += is_missing and not judgement.error
             self.errors += bool(judgement.error)
             self.last_error = judgement.error or self.last_error
+        if any(judgement.error for judgement in judgements):
+            text = "%d answers went without a verdict for an error so far; the last: %s"
+            self._failures.warn(text, self.errors, self.last_error)
         return judgements
 
     async def _batch(self, jobs: list[Job]) -> list[Judgement]:

@@ -249,7 +249,9 @@ async def test_a_batch_survives_a_surprise_in_whoever_looks_at_it(world):
     assert [rows for _, rows in world.learning.batches] == [["r1"]]
 
 
-async def test_outcomes_wait_within_a_bound_while_the_learning_actor_is_away(world, monkeypatch):
+async def test_outcomes_wait_within_a_bound_while_the_learning_actor_is_away(
+    world, monkeypatch, caplog
+):
     monkeypatch.setattr(control_link, "MAX_UNSENT", 3)
     await world.router.apply(TABLE)
     world.learning.refuse, world.learning.error = 3, EngineUnavailable("away")
@@ -261,6 +263,19 @@ async def test_outcomes_wait_within_a_bound_while_the_learning_actor_is_away(wor
     await world.link.flush()
     assert [rows for _, rows in world.learning.batches] == [["r4", "r5"]]
     assert world.link.lost_outcomes == 4
+    lost = [record.getMessage() for record in caplog.records if "are lost" in record.getMessage()]
+    assert len(lost) == 1  # the second batch is lost within the same minute
+    assert lost[0].startswith("2 outcomes are lost so far")
+
+
+async def test_a_loss_is_counted_by_the_time_the_batch_that_brought_it_is_shown(world, monkeypatch):
+    monkeypatch.setattr(control_link, "MAX_UNSENT", 0)
+    await world.router.apply(TABLE)
+    seen = []
+    world.link._on_batch = lambda batch: seen.append(world.link.lost_outcomes)
+    await world.ask("r1")
+    await world.link.flush()
+    assert seen == [1]
 
 
 async def test_two_flushes_at_once_send_each_outcome_once(world):

@@ -289,13 +289,15 @@ class TestJudgeLink:
             False,
         ]
 
-    async def test_a_judge_that_stays_down_leaves_answers_unjudged_and_raises_nothing(self):
+    async def test_a_judge_that_stays_down_leaves_answers_unjudged_and_raises_nothing(self, caplog):
         transport = Transport()
         transport.missing = 10**6
         link = transport.link(restart_s=0.01)
         judgements = await link.judge([job("Paris"), job("Rome")])
         assert judgements == [Judgement(None, "the judge is down: the judge died")] * 2
         assert (link.unjudged, link.errors) == (2, 2)
+        assert "2 answers went without a verdict" in caplog.text
+        assert "the last: the judge is down: the judge died" in caplog.text
 
     async def test_a_judge_that_comes_back_judges_again(self):
         transport = Transport()
@@ -309,6 +311,7 @@ class TestJudgeLink:
         (judgement,) = await link.judge([Job((), "completions", {}, job("Paris").answer)])
         assert judgement == Judgement(None)
         assert (link.unjudged, link.errors, link.last_error) == (1, 0, "")
+        assert link.undecided == 1
 
     async def test_two_callers_take_turns_so_that_none_pays_for_the_other(self):
         transport = Transport()

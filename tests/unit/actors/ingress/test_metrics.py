@@ -1,0 +1,58 @@
+"""Metrics of an ingress replica; Ray's are played by ones that can be read."""
+
+from collections import Counter as Tally
+
+import pytest
+
+from hotswap_ray.actors.ingress import metrics as module
+from hotswap_ray.actors.ingress.metrics import RequestMetrics
+from hotswap_ray.actors.ingress.router import Router
+from hotswap_ray.actors.judge.link import JudgeLink
+from hotswap_ray.config import ServerConfig
+
+COUNTED = Tally()
+
+
+class Metric:
+    """Counts where a test sees it; insists on its tags as Ray's does."""
+
+    def __init__(self, name, description="", *rest):
+        assert description
+        self._name = name
+        self.info = {"tag_keys": rest[-1] if rest else ()}
+
+    def inc(self, count, tags=None):
+        assert set(tags or {}) == set(self.info["tag_keys"])
+        COUNTED[self._name, *(tags or {}).values()] += count
+
+
+@pytest.fixture(autouse=True)
+def _readable(monkeypatch):
+    monkeypatch.setattr(module, "Counter", Metric)
+    monkeypatch.setattr(module, "Histogram", Metric)
+    COUNTED.clear()
+
+
+def test_what_was_lost_or_not_judged_is_counted_once_however_often_it_is_looked_at():
+    async def nobody(*_):
+        raise AssertionError
+
+    router, judge, lost = Router(ServerConfig(), nobody), JudgeLink(nobody, nobody, 1), [0]
+    metrics = RequestMetrics(router, judge, lambda: lost[0])
+    metrics.observe([])
+    assert not COUNTED
+    lost[0], router.recorder.unjudged, router.explorer.failures = 4, 3, 2
+    judge.errors, judge.undecided, router.shadows.sent, router.shadows.dropped = 5, 6, 7, 8
+    metrics.observe([])
+    metrics.observe([])
+    lost[0] = 5
+    metrics.observe([])
+    assert COUNTED == {
+        ("hotswap_outcomes_lost",): 5,
+        ("hotswap_unjudged", "skipped"): 3,
+        ("hotswap_unjudged", "error"): 5,
+        ("hotswap_unjudged", "undecided"): 6,
+        ("hotswap_policy_failures",): 2,
+        ("hotswap_shadows", "sent"): 7,
+        ("hotswap_shadows", "dropped"): 8,
+    }
