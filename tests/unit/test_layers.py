@@ -12,6 +12,7 @@ from tests.house import (
     MOST_FILES,
     MOST_LINES,
     PACKAGE,
+    broad_catches,
     direct_files,
     imports,
     lengths,
@@ -88,6 +89,37 @@ MAY_CORE_IMPORT = {
     *sys.stdlib_module_names,
 } - {"asyncio", "time", "socket", "subprocess", "threading", "os", "pathlib", "datetime"}
 """No clock, no outside world; chance comes as an argument."""
+
+BROAD_CATCHES: dict[str, str] = {
+    # --- the borders: recorded, and what is inside goes on
+    "actors.cluster.background:outlived": "the border of all background work; it logs",
+    "actors.controller.swaps.runner:SwapRunner._result": "an action may raise anything; the "
+    "record says what, and the table decides",
+    "actors.ingress.shadows:Shadows._run": "a copy has no client; its outcome is a failure",
+    "actors.ingress.suspects:Suspects._is_over": "any answer but one is none; it logs",
+    "actors.learning.log:LearningLog.flush_locked": "who waits for the commit hears of it",
+    "demo.traffic:Traffic._client": "the tour counts every kind of loss, and shows it",
+    "web.openai_api:OpenAIApi.__call__": "the HTTP border: logged, and the client is told",
+    # --- code of others: raised again as an error of ours
+    "actors.cluster.fleet:ServeFleet.call": "a replica of Serve may raise anything",
+    "actors.cluster.fleet:_ask": "Ray's many errors",
+    "cli.serve:_serve": "Ray raises plain exceptions when a node is late",
+    "core.answers.checkers:_called": "a checker is code of others",
+    "core.answers.checkers:find_checker": "so is the module that it is imported from",
+    # --- a failure of a model: an outcome, and raised again where no other model can serve
+    "actors.ingress.router:Router._generate": "it may be anything; the outcome is recorded",
+    "actors.ingress.router:Router._stream": "as in `_generate`",
+    "actors.ingress.router:Router.generate": "the fallback serves, or it is raised again",
+    "actors.ingress.router:Router.open": "as in `generate`",
+    # --- undone before it goes on: raised again as it is
+    "actors.controller.ab_tests.tests:ABTests.start": "a test that was not saved does not exist",
+    "actors.controller.models.pool:ModelPool._bring_up": "what was started must not stay",
+    "actors.controller.swaps.runner:SwapRunner.begin": "a swap that was not saved does not exist",
+    "actors.ingress.router:Router._open": "the stream is closed",
+    "client.link:ClusterLink._run": "Ctrl-C leaves no call behind",
+    "store.database:Database.transaction": "what a transaction saw is forgotten",
+}
+"""Each handler that catches any exception, as `module:Owner.function`, and why it may."""
 
 
 def under(name, place):
@@ -190,6 +222,10 @@ def test_what_has_a_name_has_a_room():
         if len(direct_files(folder)) > most
     }
     assert crowded == {}
+
+
+def test_every_broad_catch_has_its_reason():
+    assert broad_catches() == sorted(BROAD_CATCHES)
 
 
 def test_only_the_composition_root_wraps_classes_for_ray():

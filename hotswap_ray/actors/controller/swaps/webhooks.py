@@ -141,7 +141,8 @@ class Webhooks:
             stop=stop_after_attempt(len(RETRY_S) + 1),
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
         )
-        if failure := await posting(self._post, spec, delivery):
+        failure: str = await posting(self._post, spec, delivery)
+        if failure:
             await self._record(spec, delivery, failure)
 
     async def _post(self, spec: WebhookSpec, delivery: Delivery) -> str:
