@@ -299,7 +299,7 @@ class Analytics:
 
         Args:
             task: Task; a new one is made.
-            preferences: Weights of quality, latency, cost, memory and energy.
+            preferences: Weights of quality, latency, cost and memory.
             complexity: ``low``, ``medium`` or ``high``; else it is derived from traffic.
         """
         if isinstance(preferences, Mapping):

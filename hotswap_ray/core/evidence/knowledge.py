@@ -7,6 +7,7 @@ with its mass on show.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar
@@ -17,6 +18,7 @@ from hotswap_ray.core.evidence.sketch import Sketch
 from hotswap_ray.core.outcome import Criteria
 from hotswap_ray.core.spec.task import Preferences, Requirements, TaskSpec
 
+log = logging.getLogger(__name__)
 T = TypeVar("T")
 Complexity = Literal["low", "medium", "high"]
 Quantiles = Mapping[str, float]
@@ -32,7 +34,7 @@ class TaskKnowledge:
     Attributes:
         task: Task id.
         requirements: Hard limits.
-        preferences: Weights of quality, latency, cost, memory and energy.
+        preferences: Weights of quality, latency, cost and memory.
         quality_target: Quality to reach, in [0, 1].
         complexity: Derived from lengths and difficulty, unless stated.
         stated: Fields that a person set at run time; the configuration and the traffic
@@ -163,10 +165,16 @@ class TaskKnowledge:
 
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> TaskKnowledge:
-        """Inverse of ``to_doc``; keys of a newer version are ignored."""
+        """Inverse of ``to_doc``; keys of a newer version are ignored.
+
+        An earlier version took a weight of energy, which nothing measures; it counts as 0.
+        """
         known = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
         known["requirements"] = Requirements.model_validate(known.get("requirements", {}))
-        known["preferences"] = Preferences.model_validate(known.get("preferences", {}))
+        weights = dict(known.get("preferences", {}))
+        if weights.pop("energy", 0):
+            log.warning("task %s: its saved weight of energy counts as 0", known.get("task"))
+        known["preferences"] = Preferences.model_validate(weights)
         known["stated"] = tuple(known.get("stated", ()))
         return cls(**known)
 

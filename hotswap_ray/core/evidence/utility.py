@@ -82,7 +82,6 @@ def utility(
         (preferences.latency, latency_ms, reference.latency_ms),
         (preferences.cost, cost_usd, reference.cost_usd),
         (preferences.memory, memory_bytes, reference.memory_bytes),
-        (preferences.energy, None, None),
     ):
         if weight:
             total += weight
@@ -92,7 +91,7 @@ def utility(
 
 def reward_share(preferences: Preferences) -> float:
     """Share of the utility that is the reward: how far its uncertainty reaches the utility."""
-    rest = preferences.latency + preferences.cost + preferences.memory + preferences.energy
+    rest = preferences.latency + preferences.cost + preferences.memory
     total = preferences.quality + rest
     return preferences.quality / total if total else 1.0
 

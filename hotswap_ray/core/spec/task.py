@@ -8,7 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 
 from hotswap_ray.core.names import Name, Strict
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
@@ -128,7 +134,18 @@ class Preferences(Strict):
     latency: float = Field(0, ge=0, le=1000, description="Weight of low latency.")
     cost: float = Field(0, ge=0, le=1000, description="Weight of low cost.")
     memory: float = Field(0, ge=0, le=1000, description="Weight of low memory.")
-    energy: float = Field(0, ge=0, le=1000, description="Weight of low energy.")
+    energy: float = Field(
+        0, ge=0, le=0, description="Weight of low energy; 0 until something measures it."
+    )
+
+    @field_validator("energy", mode="wrap")
+    @classmethod
+    def _unmeasured(cls, value: Any, validate: ValidatorFunctionWrapHandler) -> float:
+        """A weight on what nobody measures only makes every other difference smaller."""
+        try:
+            return float(validate(value))
+        except ValidationError:
+            raise ValueError("nothing measures energy yet; leave it 0") from None
 
 
 class TaskSpec(Strict):

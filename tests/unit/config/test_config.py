@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from hotswap_ray import config
 from hotswap_ray.config import yaml as config_yaml
 from hotswap_ray.core.errors import ConfigError
+from hotswap_ray.core.spec.task import Preferences
 
 GOOD = """\
 models:
@@ -210,6 +211,19 @@ def test_all_problems_come_at_once_in_the_order_of_the_file():
         "f.yaml:13",
         "f.yaml:14",
     ]
+
+
+@pytest.mark.parametrize("weight", ["0.5", "-1", "1000", ".nan", "much"])
+def test_a_weight_on_energy_is_refused_because_nothing_measures_it(weight):
+    (line,) = problems(GOOD + f"    preferences:\n      energy: {weight}\n")
+    told = "tasks.chat.preferences.energy: nothing measures energy yet; leave it 0"
+    assert line == f"f.yaml:14: {told}"
+
+
+@pytest.mark.parametrize("weight", ["0", "0.0", "'${ENERGY:-0}'"])
+def test_no_weight_on_energy_may_be_written_down(weight):
+    loaded = config.loads(GOOD + f"    preferences: {{energy: {weight}, cost: 1}}\n", env={})
+    assert loaded.tasks["chat"].preferences == Preferences(cost=1)
 
 
 def test_references_are_checked_when_built_in_python_too():

@@ -5,6 +5,8 @@ import pytest
 
 from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.core.evidence.cell import Evidence
+from hotswap_ray.core.evidence.knowledge import TaskKnowledge
+from hotswap_ray.core.spec.task import Preferences
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,12 @@ def test_a_bad_line_is_named_and_nothing_is_imported(store, outcome, line, sente
         store.import_lines([good, line])
     assert str(caught.value).startswith(sentence)
     assert list(store.current_evidence()[0]) == [("capitals", "small")]
+
+
+def test_a_weight_of_energy_in_an_older_export_counts_as_zero(store, caplog):
+    doc = TaskKnowledge("sums").learn(1.0, Preferences(cost=2)).to_doc()
+    doc["preferences"]["energy"] = 5.0
+    store.import_lines([orjson.dumps({"kind": "knowledge", "schema": 1, "doc": doc})])
+    saved = TaskKnowledge.from_doc(store.load_knowledge()["sums"])
+    assert saved.preferences == Preferences(cost=2)
+    assert caplog.text.count("task sums: its saved weight of energy counts as 0") == 1

@@ -262,6 +262,16 @@ async def test_stated_characteristics_survive_a_restart_and_a_late_checkpoint(st
         await actor.enhance_criteria(Criteria("capital"))
 
 
+async def test_a_weight_of_energy_that_an_earlier_version_saved_counts_as_zero(store, caplog):
+    await make(store).learn_task_characteristics("capitals", Preferences(latency=3), "high")
+    (doc,) = store.load_knowledge().values()
+    doc["preferences"]["energy"] = 2.0
+    store.save_knowledge("capitals", doc)
+    filled = await make(store).enhance_criteria(Criteria("capitals"))
+    assert filled.preferences == Preferences(latency=3)
+    assert "task capitals: its saved weight of energy counts as 0" in caplog.text
+
+
 async def test_a_changed_configuration_is_taken_over(store):
     await make(store).close()
     actor = make(store, tasks=[CAPITALS.model_copy(update={"quality_target": 0.9})])

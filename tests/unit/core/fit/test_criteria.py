@@ -116,6 +116,7 @@ def test_criteria_are_read_from_plain_values():
         ({"max_latency_ms": "soon"}, "max_latency_ms"),
         ({"available_hardware": ["tpu"]}, "available_hardware"),
         ({"preferences": {"speed": 1}}, "preferences"),
+        ({"preferences": {"energy": 1}}, "preferences.energy: .*nothing measures energy yet"),
     ],
 )
 def test_criteria_that_cannot_be_read_are_refused_by_name(value, text):

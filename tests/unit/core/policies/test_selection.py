@@ -7,12 +7,13 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from hotswap_ray.core.errors import ConfigError, NotFound
 from hotswap_ray.core.evidence.beliefs import Beliefs, parent_of
 from hotswap_ray.core.evidence.cell import Evidence
 from hotswap_ray.core.evidence.prior import CAP, learn
-from hotswap_ray.core.evidence.utility import Reference, utility
+from hotswap_ray.core.evidence.utility import Reference, reward_share, utility
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.policies.selection import BUILT_IN, Arm, Snapshot, find_policy, make_policy
 from hotswap_ray.core.policies.thompson import Thompson
@@ -143,6 +144,19 @@ def test_preferences_weigh_latency_against_quality():
     quick_fair = utility(fast, usual, 0.7, latency_ms=50.0)
     assert quick_fair > slow_good
     assert utility(Preferences(), usual, 0.8, latency_ms=400.0) == 0.8
+
+
+def test_only_what_is_measured_takes_part_in_the_utility():
+    stated = Preferences(quality=1, latency=1, cost=1, memory=1)
+    usual = Reference(latency_ms=1.0, cost_usd=1.0, memory_bytes=1.0)
+    good, bad = (
+        utility(stated, usual, quality, latency_ms=1.0, cost_usd=1.0, memory_bytes=1.0)
+        for quality in (1.0, 0.0)
+    )
+    assert good - bad == reward_share(stated) == 0.25
+    for weight in (0.001, 1, 1000):
+        with pytest.raises(ValidationError, match="nothing measures energy yet; leave it 0"):
+            Preferences(energy=weight)
 
 
 def test_missing_quality_is_missing_and_a_failure_is_worth_nothing():
