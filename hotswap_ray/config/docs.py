@@ -1,23 +1,17 @@
-"""What options a configuration has, read from its models: the source of its documentation."""
+"""What options a configuration has, read from its JSON schema: the source of its documentation."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from itertools import groupby
-from types import NoneType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, NamedTuple
 
-from pydantic import BaseModel, SecretStr
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel
 
-_NAMES = {
-    int: "integer",
-    float: "number",
-    str: "string",
-    bool: "true or false",
-    SecretStr: "secret",
-    Any: "any",
-}
+Schema = Mapping[str, Any]
+_NAMES = {"boolean": "true or false", "object": "map", None: "any"}
+_ENTRIES = {"additionalProperties": ".<id>", "items": "[]"}
 _UNITS = {
     "_s": "seconds",
     "_ms": "milliseconds",
@@ -62,45 +56,46 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[Option]:
     >>> option.path, option.comment()
     ('autoscale.min_replicas', 'Fewest replicas. [integer; 0 to 1000; default 1]')
     """
-    return list(_describe(model, prefix))
+    schema = _schema(model)
+    return list(_describe(schema, schema.get("$defs", {}), prefix))
 
 
-def _describe(model: type[BaseModel], prefix: str) -> Iterator[Option]:
-    for name, field in model.model_fields.items():
+@cache
+def _schema(model: type[BaseModel]) -> Schema:
+    """Made once: a file with many unknown keys asks again and again."""
+    return model.model_json_schema()
+
+
+def _describe(section: Schema, parts: Schema, prefix: str) -> Iterator[Option]:
+    for name, stated in section["properties"].items():
+        schema = _whole(stated, parts)
+        inner, suffix = _inner(schema, parts)
         path = prefix + name
-        inner, suffix = _inner(field.annotation)
+        default = "required" if name in section.get("required", ()) else _default(schema)
+        text = schema.get("description", "").partition("\n")[0]
         if inner is None:
-            yield Option(
-                path,
-                _type_name(field.annotation) + _unit(name, field),
-                _default(field),
-                _bounds(field),
-                field.description or "",
-            )
+            kind = _type_name(schema, parts) + _unit(name, schema)
+            yield Option(path, kind, default, _bounds(schema), text)
             continue
-        own = (inner.__doc__ or "").strip().partition("\n")[0]
         kind = {"": "section", ".<id>": "map", "[]": "list"}[suffix]
-        yield Option(path, kind, _default(field), "", field.description or own)
-        # The key of the map is the id, so it is no option of its own.
-        yield from (
-            option
-            for option in _describe(inner, f"{path}{suffix}.")
-            if not (suffix == ".<id>" and option.path == f"{path}{suffix}.id")
-        )
+        text = text or inner["description"].partition("\n")[0]
+        yield Option(path, kind, default, "", text)
+        for option in _describe(inner, parts, f"{path}{suffix}."):
+            # The key of the map is the id, so it is no option of its own.
+            if option.path != f"{path}.<id>.id":
+                yield option
 
 
 def known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """Keys that may stand at ``path`` below ``model``; none when that is no section."""
-    rest = list(path)
-    while rest:
-        field = model.model_fields.get(str(rest.pop(0)))
-        inner, suffix = _inner(field.annotation) if field else (None, "")
-        if inner is None:
-            return []
+    section: Schema | None = _schema(model)
+    parts, rest = _schema(model).get("$defs", {}), list(path)
+    while rest and section:
+        stated = section["properties"].get(str(rest.pop(0)), {})
+        section, suffix = _inner(_whole(stated, parts), parts)
         if suffix and rest:
             rest.pop(0)
-        model = inner
-    return sorted(model.model_fields)
+    return sorted(section["properties"]) if section else []
 
 
 def tables(options: Sequence[Option]) -> Iterator[str]:
@@ -123,88 +118,67 @@ def table(title: str, text: str, options: Sequence[Option]) -> str:
     return "\n".join(lines)
 
 
-def _strip(annotation: Any) -> Any:
-    """Drop ``| None`` and ``Annotated``."""
-    if get_origin(annotation) in (Union, UnionType):
-        (annotation,) = (arg for arg in get_args(annotation) if arg is not NoneType)
-    return getattr(annotation, "__origin__", annotation) if _annotated(annotation) else annotation
+def _whole(schema: Schema, parts: Schema) -> Schema:
+    """A schema with its reference filled in and ``| null`` dropped; its own words win."""
+    for choice in schema.get("anyOf", ()):
+        if choice.get("type") != "null":
+            schema = {**choice, **schema}
+    part = schema.get("$ref", "").rpartition("/")[2]
+    return {**parts[part], **schema} if part else schema
 
 
-def _annotated(annotation: Any) -> bool:
-    return hasattr(annotation, "__metadata__")
+def _inner(schema: Schema, parts: Schema) -> tuple[Schema | None, str]:
+    """The section that an option holds, and how: directly, by id or in a list."""
+    for key, suffix in _ENTRIES.items():
+        if isinstance(entry := schema.get(key), Mapping):
+            entry = _whole(entry, parts)
+            return (entry, suffix) if "properties" in entry else (None, "")
+    return (schema, "") if "properties" in schema else (None, "")
 
 
-def _inner(annotation: Any) -> tuple[type[BaseModel] | None, str]:
-    """The model that a field holds, and how: directly, by id or in a list."""
-    kind = _strip(annotation)
-    origin, args = get_origin(kind), get_args(kind)
-    suffix = ""
-    if origin is dict:
-        kind, suffix = args[1], ".<id>"
-    elif origin in (tuple, list):
-        kind, suffix = args[0], "[]"
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return kind, suffix
-    return None, ""
-
-
-def _type_name(annotation: Any) -> str:
-    kind = _strip(annotation)
-    origin = get_origin(kind)
-    if origin is Literal:
-        return _NAMES[type(get_args(kind)[0])]
-    if origin is dict:
-        return "map"
-    if origin in (tuple, list):
-        item = _type_name(get_args(kind)[0])
+def _type_name(schema: Schema, parts: Schema) -> str:
+    kind = schema.get("type")
+    if kind == "array":
+        item = _type_name(_whole(schema["items"], parts), parts)
         return f"list of {item}s" if item != "any" else "list"
-    return _NAMES.get(kind, getattr(kind, "__name__", str(kind)))
+    return "secret" if schema.get("format") == "password" else _NAMES.get(kind, str(kind))
 
 
-def _unit(name: str, field: FieldInfo) -> str:
+def _unit(name: str, schema: Schema) -> str:
     """The unit that a number's name says, for example ``, seconds``."""
-    if _strip(field.annotation) not in (int, float):
+    if schema.get("type") not in ("integer", "number") or "enum" in schema:
         return ""
     if name.startswith("usd_"):
         return ", US dollars"
     return next((f", {unit}" for end, unit in _UNITS.items() if name.endswith(end)), "")
 
 
-def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True, validated_data={})
-    match value:
+def _default(schema: Schema) -> str:
+    # Only maps and sections are made anew for each configuration, which no schema shows.
+    match schema.get("default", {}):
         case None:
             return "null"
-        case bool():
+        case bool(value):
             return str(value).lower()
-        case BaseModel():
-            return "{}"
-        case Mapping() | tuple() | list():
-            items = ", ".join(map(str, value))
-            return f"{{{items}}}" if isinstance(value, Mapping) else f"[{items}]"
-        case "":
-            return '""'
-        case float() | int():
+        case dict(value):
+            return "{}" if "properties" in schema else f"{{{', '.join(value)}}}"
+        case list(value):
+            return f"[{', '.join(map(str, value))}]"
+        case int(value) | float(value):
             return _number(value)
-    return str(value)
+        case value:
+            return str(value) or '""'
 
 
-def _bounds(field: FieldInfo) -> str:
-    kind = _strip(field.annotation)
-    if get_origin(kind) is Literal:
-        return ", ".join(map(str, get_args(kind)))
-    limits: dict[str, Any] = {}
-    for item in field.metadata:
-        for name in ("ge", "gt", "le", "min_length", "max_length"):
-            if getattr(item, name, None) is not None:
-                limits[name] = getattr(item, name)
-    if "le" in limits and ("ge" in limits or "gt" in limits):
-        low = _number(limits["ge"]) if "ge" in limits else f"above {_number(limits['gt'])}"
-        return f"{low} to {_number(limits['le'])}"
-    if "max_length" in limits:
-        return f"{limits.get('min_length', 0)} to {limits['max_length']} characters"
+def _bounds(schema: Schema) -> str:
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    if "maximum" in schema and ("minimum" in schema or "exclusiveMinimum" in schema):
+        above = "" if "minimum" in schema else "above "
+        low = schema.get("minimum", schema.get("exclusiveMinimum"))
+        return f"{above}{_number(low)} to {_number(schema['maximum'])}"
+    if "maxLength" in schema:
+        return f"{schema.get('minLength', 0)} to {schema['maxLength']} characters"
     return ""
 
 
