@@ -99,6 +99,8 @@ def parse(text: str, env: Mapping[str, str] | None) -> Document:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         document.add((), f"not valid YAML: {error.reason}", line)
+    except RecursionError:
+        document.add((), "not valid YAML: nested too deep")
     finally:
         if loader is not None:
             loader.dispose()
@@ -166,7 +168,15 @@ class _Reader:
         except LookupError as error:
             self.document.add(path, str(error.args[0]), line)
             return node.value
-        return text if text != node.value else self.loader.construct_object(node)
+        if text != node.value:
+            return text
+        try:
+            return self.loader.construct_object(node)
+        except (ValueError, LookupError, ArithmeticError, AttributeError):
+            # What looks like a number or a date need not be one; PyYAML raises as it comes.
+            kind = node.tag.rpartition(":")[2]
+            self.document.add(path, f"is no valid {kind}; put it in quotes if it is text", line)
+            return node.value
 
     def _mapping(
         self, node: yaml.MappingNode, path: Path, parents: tuple[int, ...]

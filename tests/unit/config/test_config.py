@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -250,6 +251,77 @@ def test_references_are_checked_when_built_in_python_too():
 )
 def test_what_is_not_a_configuration_is_refused_with_a_line(text, line):
     assert problems(text)[0].startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        *((word, True) for word in ("on", "On", "ON", "yes", "Yes", "true", "True")),
+        *((word, False) for word in ("off", "Off", "OFF", "no", "No", "false", "False")),
+        *((word, word) for word in ("y", "n", "Y", "N", "advise", "oN", "tRUE")),
+        *((word, None) for word in ("", "~", "null", "Null", "NULL")),
+        ("'on'", "on"),
+        ("!!str on", "on"),
+        *(("1_000", 1000), ("0x1f", 31), ("0b11", 3), ("+1", 1), ("-0", 0)),
+        *(("010", 8), ("08", "08"), ("0o10", "0o10")),  # octal as in YAML 1.1
+        *(("1:30", 90), ("1:30.5", 90.5), ("1:75", "1:75")),  # base 60, as YAML 1.1 has it
+        *((".5", 0.5), ("1.", 1.0), ("1.5e+3", 1500.0), ("-.inf", float("-inf"))),
+        *((word, word) for word in ("1e3", "1.5e3", "-.5", "-_", "._")),
+        ("2026-01-31", date(2026, 1, 31)),
+        ("!!set {a, b}", {"a": None, "b": None}),
+        ("!any {a: 1}", {"a": 1}),
+    ],
+)
+def test_a_plain_value_is_what_yaml_1_1_says(written, value):
+    document = config_yaml.parse(f"a: {written}\n", {})
+    assert document.problems == []
+    assert document.data == {"a": value}
+    assert type(document.data["a"]) is type(value)
+
+
+def test_a_key_is_the_text_that_was_written():
+    keys = ["on", "off", "010", "8", "~", "true", "True", "1e3", "2026-01-01"]
+    text = "".join(f"{key}: 1\n" for key in keys)
+    document = config_yaml.parse(text, {})
+    assert list(document.data) == keys
+    assert document.problems == []
+
+
+@pytest.mark.parametrize("mode", ["on", "off", "advise", "'on'", "'off'"])
+def test_the_mode_of_auto_swap_may_be_written_with_and_without_quotes(mode):
+    loaded = config.loads(GOOD + f"autoswap: {{mode: {mode}}}\n", env={})
+    assert loaded.autoswap.mode == mode.strip("'")
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        ("2026-13-45", "timestamp"),
+        ("0b_", "int"),
+        ("1" * 5000, "int"),
+        (":".join(["1", *["00"] * 300, "00.0"]), "float"),
+        ("!!int ''", "int"),
+        ("!!bool maybe", "bool"),
+        ("!!timestamp soon", "timestamp"),
+    ],
+)
+def test_what_only_looks_like_a_number_or_a_date_is_refused_with_its_line(value, kind):
+    told = f"f.yaml:14: server.port: is no valid {kind}; put it in quotes if it is text"
+    assert problems(f"{GOOD}server:\n  port: {value}\n") == [told]
+
+
+def test_a_file_that_is_nested_too_deep_is_refused():
+    assert problems("a: " + "[" * 100_000) == ["f.yaml: not valid YAML: nested too deep"]
+
+
+def test_every_duplicate_is_named_with_its_path_and_a_merged_key_has_a_line():
+    text = "a: {b: 1, b: 2}\nc: &c\n  d: 1\ne:\n  <<: *c\n  f: 1\n  f: 2\n"
+    document = config_yaml.parse(text, {})
+    assert [problem.render("f") for problem in document.problems] == [
+        "f:1: a.b: duplicate key, first on line 1",
+        "f:7: e.f: duplicate key, first on line 6",
+    ]
+    assert [document.line(("e", key)) for key in ("d", "f")] == [3, 7]
 
 
 def test_a_small_file_cannot_become_a_huge_one():
