@@ -2,7 +2,8 @@
 
 Parsing is PyYAML's safe loader; what is added here is what it lacks: duplicate keys are
 refused, ``${NAME}`` and ``${NAME:-default}`` in values are replaced from the environment,
-and each path keeps its line so that a later check can point at it.
+and each path keeps its line so that a later check can point at it. Why not ruamel.yaml:
+``docs/adr/0005-yaml-stays-with-pyyaml.md``.
 """
 
 from __future__ import annotations
