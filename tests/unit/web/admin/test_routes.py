@@ -6,12 +6,12 @@ import sys
 import httpx
 import pytest
 
-from tests.unit.web.admin.test_api import STATUS, FakeController, make_app
+from tests.worlds.admin import STATUS, RecordingController, make_app
 
 
 @pytest.fixture
 async def client():
-    transport = httpx.ASGITransport(make_app(FakeController(), max_body_bytes=2048))
+    transport = httpx.ASGITransport(make_app(RecordingController(), max_body_bytes=2048))
     async with httpx.AsyncClient(transport=transport, base_url="http://x/admin/") as client:
         yield client
 

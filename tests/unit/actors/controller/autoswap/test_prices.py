@@ -1,24 +1,15 @@
 """Prices reach the learnings when every mode is off too: a canary's guardrail needs them."""
 
-import pytest
-
-from hotswap_ray.actors.controller.autoswap import loop as autoswap_loop
 from hotswap_ray.actors.learning.actor import LearningActor
 from hotswap_ray.core.errors import EngineUnavailable
 from hotswap_ray.core.spec.price import Price
-from tests.worlds.controller import World, make_config, make_world, quick_polls
+from tests.worlds.controller import ControllerWorld, make_config, make_world
 
 PRICED = {"engine": "simulated", "usd_per_million_tokens_out": 5}
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    quick_polls(monkeypatch)
-    monkeypatch.setattr(autoswap_loop, "RETRY_S", 0.01)
-
-
 async def test_a_model_added_while_every_mode_is_off_has_its_price_in_the_learnings(tmp_path):
-    world = World(tmp_path)
+    world = ControllerWorld(tmp_path)
     tasks = list(world.config.tasks.values())
     world.learning = LearningActor(world.store, tasks, world.clock)
     await world.start()
