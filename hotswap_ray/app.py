@@ -20,12 +20,12 @@ from ray import serve
 from hotswap_ray import config as configuration
 from hotswap_ray.actors.cluster.connection import MODEL_DEPLOYMENT
 from hotswap_ray.actors.cluster.fleet import INGRESS_APP, INGRESS_DEPLOYMENT, ServeFleet
-from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
+from hotswap_ray.actors.cluster.names import CONTROLLER, JUDGE, LEARNING
 from hotswap_ray.actors.cluster.proxy import ActorProxy
 from hotswap_ray.actors.controller.controller import SwapController
 from hotswap_ray.actors.controller.swaps.metrics import SwapMetrics
 from hotswap_ray.actors.ingress.ingress import Ingress
-from hotswap_ray.actors.judge.judge import JUDGE, Judge
+from hotswap_ray.actors.judge.judge import Judge
 from hotswap_ray.actors.learning.actor import LearningActor
 from hotswap_ray.actors.replica.replica import ModelReplica
 from hotswap_ray.config import Config

@@ -47,17 +47,17 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "actors.cluster": ("core", "engines"),
     "actors.replica": ("core", "engines"),
     "actors.learning": ("core", "store"),
-    "actors.judge": ("core", "engines", "actors.cluster"),
-    "actors.ingress": ("core", "config", "actors.cluster", "actors.judge"),
+    "actors.judge": ("core", "actors.cluster"),
+    "actors.ingress": ("core", "config", "actors.cluster"),
     "actors.controller.models": ("core", "config", "store", "engines", "actors.cluster"),
     "actors.controller.swaps": (
-        *("core", "config", "store", "engines", "actors.cluster", "actors.judge"),
+        *("core", "config", "store", "engines", "actors.cluster"),
         "actors.controller.models",
     ),
     "actors.controller.ab_tests": ("core", "config", "store", "actors.cluster", *SWAPS),
     "actors.controller.autoswap": ("core", "config", "store", "actors.cluster", *SWAPS),
     "actors.controller.bench": (
-        *("core", "config", "store", "actors.cluster", "actors.judge"),
+        *("core", "config", "store", "actors.cluster"),
         "actors.controller.models",
     ),
     "actors.controller.schedules": ("core", "store", "actors.cluster", *SWAPS),
@@ -67,7 +67,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         *("actors.controller.ab_tests", "actors.controller.autoswap"),
         *("actors.controller.bench", "actors.controller.schedules"),
     ),
-    "actors.controller": ("core", "config", "store", "actors.cluster", "actors.judge"),
+    "actors.controller": ("core", "config", "store", "actors.cluster"),
     # --- who speaks with people and programs
     "web": ("core", "config", "actors.ingress"),
     "replay": ("core", "store"),
@@ -158,6 +158,19 @@ def test_imports_keep_to_the_table():
         for other in sorted(imported(name))
         if not under(other, room(name))
         and not any(under(other, place) for place in ALLOWED[room(name)])
+    ]
+    assert wrong == []
+
+
+def test_no_process_imports_from_another():
+    processes = ("replica", "learning", "judge", "ingress", "controller")
+    wrong = [
+        f"{name} -> {other}"
+        for name in HOUSE
+        for process in processes
+        if under(name, f"actors.{process}")
+        for other in sorted(imported(name))
+        if other.startswith("actors.") and other.split(".")[1] not in (process, "cluster")
     ]
     assert wrong == []
 

@@ -3,13 +3,13 @@
 import asyncio
 
 from hotswap_ray.actors.cluster import application
+from hotswap_ray.actors.cluster.judging import judge_here
 from hotswap_ray.actors.controller import recovery
 from hotswap_ray.actors.controller.controller import SwapController
 from hotswap_ray.actors.controller.models import pool as model_pool
 from hotswap_ray.actors.controller.models import publisher
 from hotswap_ray.actors.controller.swaps import phases as swap_actions
 from hotswap_ray.actors.controller.swaps import runner as swap_runner
-from hotswap_ray.actors.judge.judge import judge_here
 from hotswap_ray.config import Config
 from tests.worlds.fakes import FakeClock, FakeFleet, FakeIngress, FakeLearning
 from tests.worlds.store import ScriptedStore

@@ -2,3 +2,4 @@
 
 CONTROLLER = "swap_controller"
 LEARNING = "learning_actor"
+JUDGE = "judge"

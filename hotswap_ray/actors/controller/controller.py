@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from hotswap_ray.actors.cluster import judge_link
 from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.controller.ab_tests.tests import ABTests
@@ -41,10 +42,9 @@ from hotswap_ray.actors.controller.swaps.requests import SwapRequests
 from hotswap_ray.actors.controller.swaps.rollbacks import Rollbacks
 from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
-from hotswap_ray.actors.judge import link as judge_link
-from hotswap_ray.actors.judge.judge import Judging
 from hotswap_ray.config import Config
 from hotswap_ray.config.checks import parse_model
+from hotswap_ray.core.answers.judgement import Judging
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routing.table import RouteTable
 from hotswap_ray.core.spec.autoswap import AutoswapMode

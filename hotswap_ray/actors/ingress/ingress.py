@@ -8,13 +8,13 @@ from typing import Any
 import orjson
 
 from hotswap_ray.actors.cluster.connection import ServeConnection
+from hotswap_ray.actors.cluster.judge_link import connect as connect_judge
 from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
 from hotswap_ray.actors.cluster.proxy import ActorProxy
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.link import ControlLink
 from hotswap_ray.actors.ingress.loop_lag import LoopLag
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.actors.judge.link import connect as connect_judge
 from hotswap_ray.config import Config
 from hotswap_ray.core.outcome import Endpoint
 

@@ -15,10 +15,11 @@ from typing import Any
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks, forever
+from hotswap_ray.actors.cluster.judging import judge_here
 from hotswap_ray.actors.cluster.seldom import Seldom
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.actors.judge.judge import Judging, judge_here
 from hotswap_ray.config import LearningConfig
+from hotswap_ray.core.answers.judgement import Judging
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.routing.table import RouteTable

@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from ray.util.metrics import Counter, Histogram
 
+from hotswap_ray.actors.cluster.judge_link import JudgeLink
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.actors.judge.link import JudgeLink
 from hotswap_ray.core.outcome import Outcome
 
 SECONDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300]

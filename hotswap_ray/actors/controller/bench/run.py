@@ -16,8 +16,8 @@ from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.controller.bench.loans import Loans, watched
 from hotswap_ray.actors.controller.models.pool import ModelPool
-from hotswap_ray.actors.judge.judge import Job, Judging
 from hotswap_ray.config import Config
+from hotswap_ray.core.answers.judgement import Job, Judging
 from hotswap_ray.core.errors import (
     Conflict,
     EngineError,

@@ -23,8 +23,8 @@ from hotswap_ray.actors.controller.swaps.learnings import SwapLearning
 from hotswap_ray.actors.controller.swaps.probing import Probing
 from hotswap_ray.actors.controller.swaps.validation import validate
 from hotswap_ray.actors.controller.swaps.verify import verify
-from hotswap_ray.actors.judge.judge import Judging
 from hotswap_ray.config import Config
+from hotswap_ray.core.answers.judgement import Judging
 from hotswap_ray.core.errors import (
     EngineTimeout,
     EngineUnavailable,

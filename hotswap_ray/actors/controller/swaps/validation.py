@@ -10,7 +10,8 @@ from typing import Any
 
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
-from hotswap_ray.actors.judge.judge import Job, Judging, answer_text, judge_here
+from hotswap_ray.actors.cluster.judging import answer_text, judge_here
+from hotswap_ray.core.answers.judgement import Job, Judging
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.golden import Check, GoldenPrompt

@@ -4,10 +4,10 @@ from collections import Counter as Tally
 
 import pytest
 
+from hotswap_ray.actors.cluster.judge_link import JudgeLink
 from hotswap_ray.actors.ingress import metrics as module
 from hotswap_ray.actors.ingress.metrics import RequestMetrics
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.actors.judge.link import JudgeLink
 from hotswap_ray.config import ServerConfig
 
 COUNTED = Tally()

@@ -10,17 +10,10 @@ from contextlib import suppress
 import orjson
 import pytest
 
-from hotswap_ray.actors.judge.judge import (
-    REST_S,
-    STRIKES,
-    Job,
-    Judge,
-    Judgement,
-    Strikes,
-    answer_text,
-    judge_here,
-)
-from hotswap_ray.actors.judge.link import MOST_JOBS, JudgeLink
+from hotswap_ray.actors.cluster.judge_link import MOST_JOBS, JudgeLink
+from hotswap_ray.actors.cluster.judging import answer_text, judge_here
+from hotswap_ray.actors.judge.judge import Judge
+from hotswap_ray.core.answers.judgement import REST_S, STRIKES, Job, Judgement, Strikes
 from hotswap_ray.core.errors import CheckerFailed, EngineUnavailable
 from hotswap_ray.core.spec.golden import Check
 

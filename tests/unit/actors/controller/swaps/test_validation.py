@@ -7,7 +7,7 @@ import pytest
 
 from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.controller.swaps.validation import validate
-from hotswap_ray.actors.judge.judge import Judgement
+from hotswap_ray.core.answers.judgement import Judgement
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.spec.task import TaskSpec
 

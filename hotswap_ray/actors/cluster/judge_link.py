@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from itertools import islice
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
+from hotswap_ray.actors.cluster.names import JUDGE
 from hotswap_ray.actors.cluster.proxy import ActorProxy
 from hotswap_ray.actors.cluster.seldom import Seldom
-from hotswap_ray.actors.judge.judge import JUDGE, Job, Judgement, Strikes, labels
+from hotswap_ray.core.answers.judgement import Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import HotswapError
 
 MOST_JOBS = 32
@@ -64,7 +66,7 @@ class JudgeLink:
         self._limit_s = limit_s
         self._spare_s = spare_s
         self._restart_s = restart_s
-        self._strikes = Strikes()
+        self._strikes = Strikes(time.monotonic)
         self._turn = asyncio.Lock()
         self.unjudged = 0
         self.undecided = 0
