@@ -16,6 +16,7 @@ class RoutingDecision(StrEnum):
 
     ACTIVE = "active"
     CANARY = "canary"
+    AB_TEST = "ab_test"
     EXPLORE = "explore"
     PINNED = "pinned"
     FALLBACK = "fallback"

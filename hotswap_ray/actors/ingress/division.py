@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hotswap_ray.actors.ingress.call import Call
-from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Split
 from hotswap_ray.core.routing.table import Assignment, RouteTable
 from hotswap_ray.core.routing.target import Target
@@ -49,7 +48,7 @@ class Division:
         if target is None:
             return assignment
         return replace(
-            assignment, target=target, decision=RoutingDecision.CANARY, fallback=assignment.target
+            assignment, target=target, decision=split.decision, fallback=assignment.target
         )
 
     def moving(self, table: RouteTable) -> dict[str, dict[int, int]]:

@@ -16,6 +16,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+from tenacity import AsyncRetrying, retry_if_exception_type, wait_exponential
+
 from hotswap_ray.core.errors import RequestError, StoreError, SwapError
 from hotswap_ray.core.evidence.cell import Cell
 from hotswap_ray.core.outcome import Outcome
@@ -137,14 +139,13 @@ class LearningLog:
         await waiter
 
     async def _write_on(self) -> None:
-        pause_s = self._retry_s
         while self.entries:
-            try:
-                await self.flush()
-                pause_s = self._retry_s
-            except StoreError:
-                await asyncio.sleep(pause_s)
-                pause_s = min(LONGEST_RETRY_S, pause_s * 2)
+            async for attempt in AsyncRetrying(
+                retry=retry_if_exception_type(StoreError),
+                wait=wait_exponential(self._retry_s, LONGEST_RETRY_S),
+            ):
+                with attempt:
+                    await self.flush()
 
     async def flush(self, checkpoint: bool = False) -> None:
         """Write what waits now, in one commit.

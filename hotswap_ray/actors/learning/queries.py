@@ -29,7 +29,12 @@ ACTUAL_ROWS = 10_000
 UNSEEN = (RoutingDecision.SHADOW, RoutingDecision.BENCH, RoutingDecision.GOLDEN)
 """Decisions whose answers no client got."""
 ROLLOUT_ROWS = 50_000
-COMPARED = (RoutingDecision.ACTIVE, RoutingDecision.SHADOWED, RoutingDecision.CANARY)
+COMPARED = (
+    RoutingDecision.ACTIVE,
+    RoutingDecision.SHADOWED,
+    RoutingDecision.CANARY,
+    RoutingDecision.AB_TEST,
+)
 RATE_S = 60.0
 """Stretch of time that the traffic is measured over."""
 log = logging.getLogger(__name__)

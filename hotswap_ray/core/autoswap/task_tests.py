@@ -1,8 +1,9 @@
 """One task's running tests: what a live result may say.
 
 * Results count for a test when a coin chose their model (``active``, ``explore``,
-  ``canary``), when both models answered one prompt (``shadow``, ``bench``), and not when a
-  client chose (``pinned``) or a failure did (``fallback``): those prompts are no fair sample.
+  ``canary``, ``ab_test``), when both models answered one prompt (``shadow``, ``bench``), and not
+  when a client chose (``pinned``) or a failure did (``fallback``): those prompts are no fair
+  sample.
 * Where people or checks judge answers, an answer without a score waits for it. A failure
   is worth nothing and known at once, so failures count only as often as successes are
   scored; else a task where few people vote would see little but failures.
@@ -25,7 +26,14 @@ from hotswap_ray.core.proof.betting import FairShare
 
 MOST_WAITING = 5_000
 """Answers of a task that wait for their score or their pair, forgotten beyond it."""
-DRAWN = frozenset({RoutingDecision.ACTIVE, RoutingDecision.EXPLORE, RoutingDecision.CANARY})
+DRAWN = frozenset(
+    {
+        RoutingDecision.ACTIVE,
+        RoutingDecision.EXPLORE,
+        RoutingDecision.CANARY,
+        RoutingDecision.AB_TEST,
+    }
+)
 PAIRED = frozenset({RoutingDecision.SHADOW, RoutingDecision.SHADOWED, RoutingDecision.BENCH})
 BENCH = re.compile(r"bench-(.+-[0-9a-f]{16})-.+")
 

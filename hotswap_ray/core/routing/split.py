@@ -18,6 +18,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.target import Target
 
 MOST_REMEMBERED = 50_000
@@ -50,12 +51,14 @@ class Split:
         shares: The candidates, always in the same order; their weights sum to 1 at most.
         opening: Weights that are about to follow; empty when none are.
         kept: Conversations whose place has changed hands, and who keeps them, oldest first.
+        decision: Why a candidate gets a request: a canary divides, or an A/B test.
     """
 
     salt: str
     shares: tuple[Share, ...]
     opening: tuple[float, ...] = ()
     kept: Mapping[int, int] = field(default_factory=dict)
+    decision: RoutingDecision = RoutingDecision.CANARY
 
     @property
     def weights(self) -> tuple[float, ...]:
@@ -121,9 +124,8 @@ class Split:
         """
         kept = list({**self.kept, **moving}.items())[-MOST_REMEMBERED:]
         shares = zip(self.shares, weights, strict=True)
-        return Split(
-            self.salt, tuple(replace(share, weight=w) for share, w in shares), kept=dict(kept)
-        )
+        moved = tuple(replace(share, weight=w) for share, w in shares)
+        return replace(self, shares=moved, opening=(), kept=dict(kept))
 
     def without(self, model: str, unless: Target | None = None) -> Split:
         """The split with a candidate taken out; itself if there is none of that name.

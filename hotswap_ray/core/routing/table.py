@@ -112,7 +112,9 @@ class RouteTable:
                 )
             shares = (Share(**{**s, "target": Target(**s["target"])}) for s in value["shares"])
             kept = {mark: arm for mark, arm in value["kept"]}
-            return Split(value["salt"], tuple(shares), tuple(value["opening"]), kept)
+            # A test's split of before there was `decision` says canary until the test ends.
+            decision = RoutingDecision(value.get("decision", RoutingDecision.CANARY))
+            return Split(value["salt"], tuple(shares), tuple(value["opening"]), kept, decision)
 
         return cls(
             version=doc["version"],

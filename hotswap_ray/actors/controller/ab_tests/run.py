@@ -18,6 +18,7 @@ from hotswap_ray.actors.controller.ab_tests.state import RETRY_S, ABTestState, O
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.swaps.canary import Observes
 from hotswap_ray.core.errors import EngineTimeout, EngineUnavailable, HotswapError, StoreError
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.rollout.ab_record import ABTest, ABTestPhase
 from hotswap_ray.core.rollout.ab_report import history, report, weights_of
 from hotswap_ray.core.rollout.guardrails import Seen
@@ -130,6 +131,7 @@ class ABTestRun:
                 Share(targets[model], 0.0) if model in targets else absent(model)
                 for model in self.test.spec.variants
             ),
+            decision=RoutingDecision.AB_TEST,
         )
         await self._change(ABTestPhase.PREPARING, lambda _: split, phase=ABTestPhase.SETTLING)
 

@@ -16,6 +16,7 @@ from typing import Any
 from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 from hotswap_ray.actors.controller.models.publisher import Publisher
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.rollout.ab_record import ABTest, ABTestPhase
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_split
@@ -152,7 +153,8 @@ def _changing(
     def change(table: RouteTable) -> RouteTable:
         found = table.routes[test.task].split
         if found is None or found.salt != test.id:  # the first, or the route is another's
-            found = Split(test.id, tuple(map(absent, test.spec.variants)))
+            variants = tuple(map(absent, test.spec.variants))
+            found = Split(test.id, variants, decision=RoutingDecision.AB_TEST)
         return with_split(table, test.task, split(found))
 
     return change

@@ -3,11 +3,13 @@
 import asyncio
 import random
 from collections import Counter
+from dataclasses import replace
 
 import orjson
 import pytest
 
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
+from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Share, Split
 from hotswap_ray.core.routing.table import RouteTable, with_model, with_split
 from hotswap_ray.core.routing.target import Target
@@ -27,6 +29,15 @@ async def test_weights_are_honoured_within_a_point_over_ten_thousand_conversatio
         told = Counter([await answer(world, asked(n)) for n in range(10_000)])
         assert told["b", "canary"] / 10_000 == pytest.approx(weight, abs=0.01)
         assert set(told) == {("a", "active"), ("b", "canary")}
+
+
+async def test_a_request_of_an_ab_tests_variant_is_recorded_as_one():
+    world = RouterWorld()
+    split = replace(SPLIT, decision=RoutingDecision.AB_TEST)
+    await use(world, split.opened((1.0,)).moved((1.0,), {}))
+    assert await answer(world, asked(1)) == ("b", "ab_test")
+    table = RouteTable.from_doc(orjson.loads(orjson.dumps(world.table.to_doc())))
+    assert table.routes["t"].split == world.table.routes["t"].split
 
 
 async def step_of(split, weights, replicas, rng):

@@ -45,7 +45,7 @@ async def running(world, spec=SPEC, task="t", **more):
 async def test_it_ends_with_the_better_model_and_leaves_nothing_behind(world):
     test = await running(world)
     split = world.table.routes["t"].split
-    assert (split.salt, split.weights) == (test, (0.5,))
+    assert (split.salt, split.weights, split.decision) == (test, (0.5,), "ab_test")
     assert world.controller._pool.is_ready("b")
     world.learning.rollouts = many(HALF, ALL_RIGHT)
     record = await ended(world, test)
