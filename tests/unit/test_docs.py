@@ -28,6 +28,21 @@ def test_every_file_of_the_project_that_a_page_names_exists(page):
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+ROOMS = "|".join(
+    path.name for path in (ROOT / "hotswap_ray").iterdir() if (path / "__init__.py").exists()
+)
+
+
+def test_every_room_and_file_of_the_package_that_a_page_names_exists():
+    missing = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(rf"`((?:{ROOMS})/[\w/.-]*)`", page.read_text())
+        if not (ROOT / "hotswap_ray" / name).exists()
+    ]
+    assert missing == []
+
+
 def test_every_make_target_that_a_page_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {

@@ -1,6 +1,7 @@
 """The house stays in order: imports point one way, files stay small, the front door is light."""
 
 import ast
+import graphlib
 import subprocess
 import sys
 from pathlib import Path
@@ -173,6 +174,11 @@ def test_no_process_imports_from_another():
         if other.startswith("actors.") and other.split(".")[1] not in (process, "cluster")
     ]
     assert wrong == []
+
+
+def test_no_modules_import_each_other_in_a_circle():
+    below = {name: {other for other in imported(name) if other in HOUSE} for name in HOUSE}
+    graphlib.TopologicalSorter(below).prepare()  # a CycleError names the modules of the circle
 
 
 def test_the_table_has_no_circle():

@@ -18,8 +18,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from hotswap_ray.core.errors import EngineLoadFailed
+from hotswap_ray.engines.weights import GEMMA
 from hotswap_ray.engines.weights.cache import default_cache_dir, once
-from hotswap_ray.engines.weights.gguf import GEMMA
 from hotswap_ray.engines.weights.gguf_file import rewrite
 
 QUANTIZATIONS = ("BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0")

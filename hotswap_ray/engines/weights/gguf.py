@@ -6,9 +6,7 @@ import mmap
 from pathlib import Path
 
 from hotswap_ray.core.errors import EngineLoadFailed
-
-GEMMA = "gemma3-270m"
-"""The one name that is known; ``weights.gemma`` says what may follow it."""
+from hotswap_ray.engines.weights import GEMMA
 
 
 def resolve_source(source: str | None, cache_dir: Path | None = None) -> Path:
