@@ -1,12 +1,15 @@
 """The documents stay true: what they name exists, and what exists is named."""
 
+import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from hotswap_ray.core import errors
 from hotswap_ray.core.swap.phases import Phase
+from tests.house import MODULES, tree
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -26,6 +29,28 @@ def test_every_file_of_the_project_that_a_page_names_exists(page):
     )
 
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+def test_every_class_that_the_glossary_names_exists_once():
+    named = re.findall(r"`([A-Z][A-Za-z]+)`", (ROOT / "docs" / "glossary.md").read_text())
+    defined = Counter(
+        node.name
+        for module in MODULES
+        for node in tree(module).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name: defined[name] for name in named if defined[name] != 1} == {}
+
+
+def test_no_two_classes_of_the_core_and_the_actors_share_a_name():
+    defined = Counter(
+        node.name
+        for module in MODULES
+        if module.startswith(("hotswap_ray.core.", "hotswap_ray.actors."))
+        for node in tree(module).body
+        if isinstance(node, ast.ClassDef)
+    )
+    assert [name for name, times in defined.items() if times > 1] == []
 
 
 ROOMS = "|".join(
