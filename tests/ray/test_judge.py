@@ -6,9 +6,9 @@ import orjson
 import pytest
 import ray
 
-from hotswap_ray.actors.cluster.judge_link import connect
+from hotswap_ray.actors.cluster.judge_watchdog import connect
 from hotswap_ray.actors.cluster.names import JUDGE
-from hotswap_ray.core.answers.judgement import Job, Judgement
+from hotswap_ray.core.answers.judge_messages import Job, Judgement
 from hotswap_ray.core.spec.golden import Check
 from tests.ray.conftest import wait_until
 

@@ -113,7 +113,7 @@ BROAD_CATCHES: dict[str, str] = {
     "actors.ingress.router:Router.generate": "the fallback serves, or it is raised again",
     "actors.ingress.router:Router.open": "as in `generate`",
     # --- undone before it goes on: raised again as it is
-    "actors.controller.ab_tests.tests:ABTests.start": "a test that was not saved does not exist",
+    "actors.controller.ab_tests.registry:ABTests.start": "a test that was not saved does not exist",
     "actors.controller.models.pool:ModelPool._bring_up": "what was started must not stay",
     "actors.controller.swaps.runner:SwapRunner.begin": "a swap that was not saved does not exist",
     "actors.ingress.router:Router._open": "the stream is closed",

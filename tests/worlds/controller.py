@@ -3,7 +3,7 @@
 import asyncio
 
 from hotswap_ray.actors.cluster import application
-from hotswap_ray.actors.cluster.judging import judge_here
+from hotswap_ray.actors.cluster.judge_here import judge_here
 from hotswap_ray.actors.controller import recovery
 from hotswap_ray.actors.controller.controller import SwapController
 from hotswap_ray.actors.controller.models import pool as model_pool

@@ -12,10 +12,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hotswap_ray.actors.cluster import judge_link
+from hotswap_ray.actors.cluster import judge_watchdog
 from hotswap_ray.actors.cluster.background import Tasks
 from hotswap_ray.actors.cluster.fleet import Fleet
-from hotswap_ray.actors.controller.ab_tests.tests import ABTests
+from hotswap_ray.actors.controller.ab_tests.registry import ABTests
 from hotswap_ray.actors.controller.autoswap.decisions import DecisionLog
 from hotswap_ray.actors.controller.autoswap.loop import AutoswapLoop
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
@@ -44,7 +44,7 @@ from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
 from hotswap_ray.config import Config
 from hotswap_ray.config.checks import parse_model
-from hotswap_ray.core.answers.judgement import Judging
+from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import Conflict, InvalidRequest
 from hotswap_ray.core.routing.table import RouteTable
 from hotswap_ray.core.spec.autoswap import AutoswapMode
@@ -92,7 +92,7 @@ class SwapController(
         self._pool = ModelPool(config, store, fleet, self._publisher, self._fallbacks)
         if judge is None:
             limit_s = config.learning.check_timeout_s
-            judge = judge_link.connect(config.cluster.namespace, limit_s).judge
+            judge = judge_watchdog.connect(config.cluster.namespace, limit_s).judge
         self._probing = Probing(fleet, store, config.swap.probe_timeout_s)
         self._learning = SwapLearning(store, self._pool, learning, clock)
         self._retention = Retention(

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from hotswap_ray.actors.cluster.connection import ServeConnection
-from hotswap_ray.actors.cluster.judge_link import connect as connect_judge
+from hotswap_ray.actors.cluster.judge_watchdog import connect as connect_judge
 from hotswap_ray.actors.cluster.names import CONTROLLER, LEARNING
 from hotswap_ray.actors.cluster.proxy import ActorProxy
 from hotswap_ray.actors.ingress.call import Call

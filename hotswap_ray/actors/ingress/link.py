@@ -15,11 +15,11 @@ from typing import Any
 from tenacity import AsyncRetrying, before_sleep_log, retry_if_exception_type, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks, forever
-from hotswap_ray.actors.cluster.judging import judge_here
-from hotswap_ray.actors.cluster.seldom import Seldom
+from hotswap_ray.actors.cluster.judge_here import judge_here
+from hotswap_ray.actors.cluster.log_limit import LogLimit
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import LearningConfig
-from hotswap_ray.core.answers.judgement import Judging
+from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.routing.table import RouteTable
@@ -58,7 +58,7 @@ class ControlLink:
         judge: Judging = judge_here,
     ) -> None:
         self.lost_outcomes = 0
-        self._losses = Seldom(log)
+        self._losses = LogLimit(log)
         self._name = name
         self._router = router
         self._controller = controller

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from ray.util.metrics import Counter, Histogram
 
-from hotswap_ray.actors.cluster.judge_link import JudgeLink
+from hotswap_ray.actors.cluster.judge_watchdog import JudgeWatchdog
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.core.outcome import Outcome
 
@@ -26,7 +26,7 @@ class RequestMetrics:
         lost: Outcomes lost so far.
     """
 
-    def __init__(self, router: Router, judge: JudgeLink, lost: Callable[[], int]) -> None:
+    def __init__(self, router: Router, judge: JudgeWatchdog, lost: Callable[[], int]) -> None:
         keys = ("task", "model")
         self._requests = Counter(
             "hotswap_requests", "Requests by result and decision.", (*keys, "code", "decision")

@@ -9,7 +9,7 @@ from typing import Any
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.core.answers.form import asks_for_json
-from hotswap_ray.core.answers.judgement import Job, Judgement, Judging
+from hotswap_ray.core.answers.judge_messages import Job, Judgement, Judging
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
 

@@ -1,1 +1,1 @@
-"""The process that runs checks, and the link of others to it."""
+"""The process that runs the checks of answers."""

@@ -4,7 +4,7 @@ A check can hang: a regular expression may backtrack for ever without letting an
 thread run, a callable may loop. So ``Judge`` is an actor that serves nobody else. A timer
 interrupts a check that takes too long, and only that answer goes without a judgement. What
 no timer can interrupt (a loop in C, a checker that swallows the interruption) is ended by
-the caller: ``actors/cluster/judge_link.py`` kills the process, and Ray starts it again.
+the caller: ``actors/cluster/judge_watchdog.py`` kills the process, and Ray starts it again.
 Checks that do so again and again rest for a while, so that one task's cannot starve the others.
 """
 
@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from hotswap_ray.actors.cluster.judging import judge_one
+from hotswap_ray.actors.cluster.judge_here import judge_one
 from hotswap_ray.core.answers import checkers
-from hotswap_ray.core.answers.judgement import Job, Judgement, Strikes, labels
+from hotswap_ray.core.answers.judge_messages import Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import NotFound
 
 

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from hotswap_ray.core.names import Name, Strict
-from hotswap_ray.web.admin.parts import (
+from hotswap_ray.web.admin.http import (
     LONGEST_WAIT_S,
     Answer,
     body_of,

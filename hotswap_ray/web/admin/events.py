@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.swap.events import is_wanted
-from hotswap_ray.web.admin.parts import number, quick
+from hotswap_ray.web.admin.http import number, quick
 from hotswap_ray.web.asgi import Receive, Scope, Send
 
 POLL_S = 0.3

@@ -8,7 +8,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from hotswap_ray.core.errors import InvalidRequest
-from hotswap_ray.web.admin.parts import Answer, body_of, quick
+from hotswap_ray.web.admin.http import Answer, body_of, quick
 
 
 class Schedules:

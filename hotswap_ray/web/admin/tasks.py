@@ -9,7 +9,7 @@ from starlette.routing import Route
 
 from hotswap_ray.core.errors import NotFound
 from hotswap_ray.core.routing.table import unknown
-from hotswap_ray.web.admin.parts import Answer, quick
+from hotswap_ray.web.admin.http import Answer, quick
 
 
 class Tasks:

@@ -19,7 +19,7 @@ from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.config import Config
 from hotswap_ray.config.golden_set import given_prompts, golden_prompts
-from hotswap_ray.core.answers.judgement import Judging
+from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import ConfigError, Conflict, HotswapError, InvalidRequest, NotFound
 from hotswap_ray.core.routing.table import unknown
 from hotswap_ray.core.spec.task import TaskSpec

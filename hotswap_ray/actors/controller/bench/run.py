@@ -17,7 +17,7 @@ from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.controller.bench.loans import Loans, watched
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.config import Config
-from hotswap_ray.core.answers.judgement import Job, Judging
+from hotswap_ray.core.answers.judge_messages import Job, Judging
 from hotswap_ray.core.errors import (
     Conflict,
     EngineError,

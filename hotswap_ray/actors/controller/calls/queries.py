@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from hotswap_ray.actors.controller.ab_tests.tests import ABTests
+from hotswap_ray.actors.controller.ab_tests.registry import ABTests
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.calls.probes import ProbeCalls
 from hotswap_ray.actors.controller.models.pool import ModelPool

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hotswap_ray.actors.controller.ab_tests.tests import ABTests
+from hotswap_ray.actors.controller.ab_tests.registry import ABTests
 from hotswap_ray.actors.controller.calls.starts import Starts
 from hotswap_ray.actors.controller.swaps.requests import SwapRequests
 from hotswap_ray.actors.controller.swaps.rollbacks import Rollbacks

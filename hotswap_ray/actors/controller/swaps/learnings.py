@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from hotswap_ray.actors.controller.models.pool import ModelPool
-from hotswap_ray.actors.controller.swaps.validation import GoldenAnswer
+from hotswap_ray.actors.controller.swaps.golden_check import GoldenAnswer
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.evidence.calibration import calibration, compare
 from hotswap_ray.core.evidence.prediction import Known, Prediction, short

@@ -19,12 +19,12 @@ from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.models.retention import Retention
 from hotswap_ray.actors.controller.swaps.bake import Bake
 from hotswap_ray.actors.controller.swaps.canary import Canary
+from hotswap_ray.actors.controller.swaps.golden_check import validate
 from hotswap_ray.actors.controller.swaps.learnings import SwapLearning
+from hotswap_ray.actors.controller.swaps.probe_check import verify
 from hotswap_ray.actors.controller.swaps.probing import Probing
-from hotswap_ray.actors.controller.swaps.validation import validate
-from hotswap_ray.actors.controller.swaps.verify import verify
 from hotswap_ray.config import Config
-from hotswap_ray.core.answers.judgement import Judging
+from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import (
     EngineTimeout,
     EngineUnavailable,

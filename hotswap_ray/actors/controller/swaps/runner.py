@@ -12,8 +12,8 @@ from functools import partial
 from tenacity import wait_chain, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks, outlast, outlived
+from hotswap_ray.actors.controller.swaps.operator_events import STAYING, Said, Step, clip
 from hotswap_ray.actors.controller.swaps.phases import SwapActions
-from hotswap_ray.actors.controller.swaps.signals import STAYING, Said, Step, clip
 from hotswap_ray.actors.controller.swaps.webhooks import Webhooks
 from hotswap_ray.core.errors import (
     Conflict,

@@ -6,11 +6,11 @@ from dataclasses import replace
 import orjson
 import pytest
 
-from hotswap_ray.actors.cluster.judging import judge_here
+from hotswap_ray.actors.cluster.judge_here import judge_here
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import ServerConfig
-from hotswap_ray.core.answers.judgement import Judgement
+from hotswap_ray.core.answers.judge_messages import Judgement
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.routing.table import RouteTable, Trial, with_model, with_route, with_trials

@@ -4,7 +4,7 @@ from collections import Counter as Tally
 
 import pytest
 
-from hotswap_ray.actors.cluster.judge_link import JudgeLink
+from hotswap_ray.actors.cluster.judge_watchdog import JudgeWatchdog
 from hotswap_ray.actors.ingress import metrics as module
 from hotswap_ray.actors.ingress.metrics import RequestMetrics
 from hotswap_ray.actors.ingress.router import Router
@@ -37,7 +37,7 @@ def test_what_was_lost_or_not_judged_is_counted_once_however_often_it_is_looked_
     async def nobody(*_):
         raise AssertionError
 
-    router, judge, lost = Router(ServerConfig(), nobody), JudgeLink(nobody, nobody, 1), [0]
+    router, judge, lost = Router(ServerConfig(), nobody), JudgeWatchdog(nobody, nobody, 1), [0]
     metrics = RequestMetrics(router, judge, lambda: lost[0])
     metrics.observe([])
     assert not COUNTED

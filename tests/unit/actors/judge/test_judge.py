@@ -10,10 +10,10 @@ from contextlib import suppress
 import orjson
 import pytest
 
-from hotswap_ray.actors.cluster.judge_link import MOST_JOBS, JudgeLink
-from hotswap_ray.actors.cluster.judging import answer_text, judge_here
+from hotswap_ray.actors.cluster.judge_here import answer_text, judge_here
+from hotswap_ray.actors.cluster.judge_watchdog import MOST_JOBS, JudgeWatchdog
 from hotswap_ray.actors.judge.judge import Judge
-from hotswap_ray.core.answers.judgement import REST_S, STRIKES, Job, Judgement, Strikes
+from hotswap_ray.core.answers.judge_messages import REST_S, STRIKES, Job, Judgement, Strikes
 from hotswap_ray.core.errors import CheckerFailed, EngineUnavailable
 from hotswap_ray.core.spec.golden import Check
 
@@ -244,7 +244,7 @@ class Transport:
 
     def link(self, **limits):
         limits = {"spare_s": 0.05, "restart_s": 20} | limits
-        return JudgeLink(self.reach, self.kill, 0.01, **limits)
+        return JudgeWatchdog(self.reach, self.kill, 0.01, **limits)
 
 
 class TestJudgeLink:

@@ -3,11 +3,11 @@
 import orjson
 import pytest
 
-from hotswap_ray.actors.cluster.judging import judge_here, judge_one
+from hotswap_ray.actors.cluster.judge_here import judge_here, judge_one
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.recorder import Recorder
 from hotswap_ray.core.answers.form import has_form
-from hotswap_ray.core.answers.judgement import Job, Judgement
+from hotswap_ray.core.answers.judge_messages import Job, Judgement
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
 

@@ -8,7 +8,7 @@ import pytest
 
 from hotswap_ray.core.errors import Conflict, IllegalTransition, NotFound, StoreError
 from hotswap_ray.web.admin import events as admin_events
-from hotswap_ray.web.admin import parts as admin_parts
+from hotswap_ray.web.admin import http as admin_http
 from tests.worlds.admin import STATUS, Listener, RecordingController, make_app, swap_event
 
 
@@ -173,7 +173,7 @@ async def test_a_refusal_of_the_controller_keeps_its_code(client, controller, er
 async def test_a_controller_that_does_not_answer_gives_503_and_no_hang(
     client, controller, monkeypatch
 ):
-    monkeypatch.setattr(admin_parts, "QUICK_S", 0.01)
+    monkeypatch.setattr(admin_http, "QUICK_S", 0.01)
     controller.signal = lambda *_: asyncio.Event().wait()
     answer = await client.post("swaps/s1/promote")
     assert answer.status_code == 503
@@ -181,7 +181,7 @@ async def test_a_controller_that_does_not_answer_gives_503_and_no_hang(
 
 
 async def test_a_load_may_take_longer_than_other_calls(client, controller, monkeypatch):
-    monkeypatch.setattr(admin_parts, "QUICK_S", 0.01)
+    monkeypatch.setattr(admin_http, "QUICK_S", 0.01)
 
     async def slow(model):
         await asyncio.sleep(0.05)

@@ -9,7 +9,7 @@ import orjson
 
 from hotswap_ray.core.answers import checkers
 from hotswap_ray.core.answers.form import has_form
-from hotswap_ray.core.answers.judgement import Job, Judgement
+from hotswap_ray.core.answers.judge_messages import Job, Judgement
 from hotswap_ray.core.errors import CheckerFailed
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.engines import sse
@@ -35,7 +35,7 @@ def judge_one(job: Job) -> Judgement:
 
 
 async def judge_here(jobs: Sequence[Job]) -> list[Judgement]:
-    """Judge in this process, without a limit: what a ``JudgeLink`` does, for short checks."""
+    """Judge in this process, without a limit: what a ``JudgeWatchdog`` does, for short checks."""
     return [judge_one(job) for job in jobs]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
-from hotswap_ray.actors.cluster.judging import answer_text, judge_here
-from hotswap_ray.core.answers.judgement import Job, Judging
+from hotswap_ray.actors.cluster.judge_here import answer_text, judge_here
+from hotswap_ray.core.answers.judge_messages import Job, Judging
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.golden import Check, GoldenPrompt
@@ -52,7 +52,7 @@ async def validate(
         task: The task; without golden prompts any answer at all will do.
         generation: The loaded candidate.
         limit_s: Time to answer all of them.
-        judge: Judges the answers; ``JudgeLink.judge`` where a check might hang.
+        judge: Judges the answers; ``JudgeWatchdog.judge`` where a check might hang.
         record: Sees the answers of a task that has golden prompts, good or bad.
 
     Returns:

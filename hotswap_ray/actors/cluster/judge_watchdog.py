@@ -11,10 +11,10 @@ from itertools import islice
 
 from tenacity import AsyncRetrying, retry_if_exception_type, wait_fixed
 
+from hotswap_ray.actors.cluster.log_limit import LogLimit
 from hotswap_ray.actors.cluster.names import JUDGE
 from hotswap_ray.actors.cluster.proxy import ActorProxy
-from hotswap_ray.actors.cluster.seldom import Seldom
-from hotswap_ray.core.answers.judgement import Job, Judgement, Strikes, labels
+from hotswap_ray.core.answers.judge_messages import Job, Judgement, Strikes, labels
 from hotswap_ray.core.errors import HotswapError
 
 MOST_JOBS = 32
@@ -32,7 +32,7 @@ Reach = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]
 Kill = Callable[[], Awaitable[None]]
 
 
-class JudgeLink:
+class JudgeWatchdog:
     """Sends answers to the judge, and kills a judge that does not answer.
 
     After a batch came to nothing its jobs go one at a time, so that only the one that hangs
@@ -72,7 +72,7 @@ class JudgeLink:
         self.undecided = 0
         self.errors = 0
         self.last_error = ""
-        self._failures = Seldom(log)
+        self._failures = LogLimit(log)
 
     async def judge(self, jobs: Sequence[Job]) -> list[Judgement]:
         """Judge answers.
@@ -149,13 +149,13 @@ class JudgeLink:
         return False
 
 
-def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> JudgeLink:
+def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> JudgeWatchdog:
     """The link of a process of the cluster to the actor that ``app.py`` starts.
 
     Args:
         namespace: Ray namespace of the actor.
         limit_s: ``learning.check_timeout_s``.
-        spare_s: See ``JudgeLink``.
+        spare_s: See ``JudgeWatchdog``.
     """
 
     async def kill() -> None:
@@ -167,4 +167,4 @@ def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> Judg
 
     # The link has its own limits, which know how much is asked.
     reach = ActorProxy(JUDGE, namespace, timeout_s=86_400).judge
-    return JudgeLink(reach, kill, limit_s, spare_s=spare_s)
+    return JudgeWatchdog(reach, kill, limit_s, spare_s=spare_s)

@@ -6,12 +6,12 @@ import orjson
 import pytest
 
 from hotswap_ray.actors.cluster.generation import Generation
-from hotswap_ray.actors.controller.swaps.validation import validate
-from hotswap_ray.core.answers.judgement import Judgement
+from hotswap_ray.actors.controller.swaps.golden_check import validate
+from hotswap_ray.core.answers.judge_messages import Judgement
 from hotswap_ray.core.errors import ValidationFailed
 from hotswap_ray.core.spec.task import TaskSpec
 
-HERE = "tests.unit.actors.controller.swaps.test_validation"
+HERE = "tests.unit.actors.controller.swaps.test_golden_check"
 
 
 def says_the_prompt(request, answer):

@@ -10,7 +10,7 @@ from collections.abc import Callable
 EVERY_S = 60.0
 
 
-class Seldom:
+class LogLimit:
     """Warns at once, and then at most once per span; a metric has the number.
 
     Args:
