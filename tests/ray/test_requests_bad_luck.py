@@ -247,7 +247,7 @@ async def test_a_model_slower_than_the_limit_for_the_first_byte_gives_way_to_the
     await router.apply(RouteTable(1, "t", {"t": Route("late", late, good)}))
     opened = await router.open(Call("r1", "chat/completions", {"messages": HI}, "auto"))
     items = [opened.first, *[item async for item in opened.rest]]
-    assert opened.choice.target == good
+    assert opened.assignment.target == good
     assert items[-2].endswith(b"data: [DONE]\n\n")
     assert [(o.model, o.success) for o in router.recorder.outcomes] == [
         ("late", False),
