@@ -83,14 +83,14 @@ def quality_of(
     guards = [check for check in checks if check.kind in GUARDS]
     if any(score(check, answer, request) == 0 for check in guards):
         return 0.0
-    others = [check for check in checks if check.kind not in GUARDS]
-    if not others:
+    graded = [check for check in checks if check.kind not in GUARDS]
+    if not graded:
         return 1.0 if guards else None
-    scores = [(check.weight, score(check, answer, request)) for check in others]
-    told = [(weight, value) for weight, value in scores if value is not None]
-    if not told:
+    results = [(check.weight, score(check, answer, request)) for check in graded]
+    scores = [(weight, value) for weight, value in results if value is not None]
+    if not scores:
         return None
-    return math.fsum(w * value for w, value in told) / math.fsum(w for w, _ in told)
+    return math.fsum(w * value for w, value in scores) / math.fsum(w for w, _ in scores)
 
 
 def score(check: Check, answer: str, request: Mapping[str, Any] | None = None) -> float | None:
@@ -154,21 +154,21 @@ def find_checker(name: str) -> Checker:
     module, _, attribute = name.partition(":")
     try:
         if name in plugins:
-            found = plugins[name].load()
+            checker = plugins[name].load()
         elif attribute:
-            found = getattr(import_module(module), attribute)
+            checker = getattr(import_module(module), attribute)
         else:
-            known = ", ".join(sorted(plugins)) or "none is installed"
-            text = f"no checker {name!r}{did_you_mean(name, plugins)}; known: {known}"
+            installed = ", ".join(sorted(plugins)) or "none is installed"
+            text = f"no checker {name!r}{did_you_mean(name, plugins)}; known: {installed}"
             raise NotFound(f"{text}; or write module:function")
-    except (Exception, SystemExit) as error:  # a stranger's module may do anything
+    except (Exception, SystemExit) as error:  # a third party's module may raise anything
         if isinstance(error, NotFound):
             raise
         text = f"checker {name!r} cannot be imported: {type(error).__name__}: {error}"
         raise NotFound(text[:500]) from error
-    if not callable(found):
+    if not callable(checker):
         raise NotFound(f"checker {name!r} is not callable")
-    return cast("Checker", found)
+    return cast("Checker", checker)
 
 
 def is_garbage(answer: str) -> bool:
@@ -196,8 +196,8 @@ def first_number(text: str) -> float | None:
     >>> first_number("7 + 5 = 12"), first_number("-3.5e2 m"), first_number("none")
     (7.0, -350.0, None)
     """
-    found = _NUMBER.search(text)
-    return float(found[0].replace(",", "").replace("\u2212", "-")) if found else None
+    match = _NUMBER.search(text)
+    return float(match[0].replace(",", "").replace("\u2212", "-")) if match else None
 
 
 def json_values(text: str) -> Iterator[Any]:
@@ -213,9 +213,9 @@ def json_values(text: str) -> Iterator[Any]:
         >>> [list(json_values(text)) for text in ("7", "Sure: [1, 2]!", "no")]
         [[7], [[1, 2]], []]
     """
-    for whole in (text, *(fenced[1] for fenced in _FENCE.finditer(text))):
+    for candidate in (text, *(fenced[1] for fenced in _FENCE.finditer(text))):
         try:
-            yield json.loads(whole, parse_constant=_no_constant)
+            yield json.loads(candidate, parse_constant=_no_constant)
             return
         except (ValueError, RecursionError):
             continue
@@ -240,8 +240,8 @@ def _passes(check: Check, answer: str) -> bool:
             number = first_number(answer)
             return number is not None and abs(number - float(check.value)) <= check.tolerance
         case "exact":
-            got, wanted = _plain(answer), _plain(check.value)
-            return got == wanted or got.strip(_EDGES) == (wanted.strip(_EDGES) or wanted)
+            given, value = _plain(answer), _plain(check.value)
+            return given == value or given.strip(_EDGES) == (value.strip(_EDGES) or value)
         case "contains":
             return not is_garbage(answer) and _plain(check.value) in _plain(answer)
         case "json_schema":
@@ -255,7 +255,15 @@ def _passes(check: Check, answer: str) -> bool:
 
 
 def meets(schema: Mapping[str, Any] | bool, value: Any) -> bool:
-    """Whether a value meets a valid JSON schema. Raises ``CheckerFailed`` if it cannot tell."""
+    """Whether a value meets a valid JSON schema.
+
+    Args:
+        schema: A schema that ``check_schema`` has accepted.
+        value: A JSON value.
+
+    Raises:
+        CheckerFailed: A reference cannot be resolved, or the nesting is too deep.
+    """
     # An empty registry: references are resolved inside the schema, never over the network.
     validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
     try:
@@ -268,15 +276,15 @@ def meets(schema: Mapping[str, Any] | bool, value: Any) -> bool:
 
 def _called(check: Check, answer: str, request: Mapping[str, Any]) -> float | None:
     try:
-        given = find_checker(check.value)(request, answer)
-        if given is None:
+        result = find_checker(check.value)(request, answer)
+        if result is None:
             return None
-        value = math.nan if isinstance(given, str | bytes) else float(given)
-    except (Exception, SystemExit) as error:  # a stranger's code may raise anything
+        value = math.nan if isinstance(result, str | bytes) else float(result)
+    except (Exception, SystemExit) as error:  # a third party's code may raise anything
         text = f"{label(check)}: {type(error).__name__}: {error}"
         raise CheckerFailed(text[:500]) from error
     if not 0 <= value <= 1:
-        raise CheckerFailed(f"{label(check)}: gave {given!r:.60}, not a number from 0 to 1")
+        raise CheckerFailed(f"{label(check)}: gave {result!r:.60}, not a number from 0 to 1")
     return value
 
 

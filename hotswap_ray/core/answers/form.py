@@ -1,7 +1,7 @@
 """Does an answer have the form that was asked for, whatever it says?
 
 Asked for by the client (``response_format``), or by those checks of the task that look at the
-form: ``json_schema``, ``regex`` and ``length``. Who asked for neither gets no verdict.
+form: ``json_schema``, ``regex`` and ``length``. Where neither asks for one, there is no verdict.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ FORM_KINDS = frozenset({"json_schema", "regex", "length"})
 def asks_for_json(request: Mapping[str, Any]) -> bool:
     """Whether a request asks for an answer in JSON.
 
-    Where tools are offered the answer may be a call, which no ``response_format`` speaks of.
+    Where tools are offered the answer may be a call, which ``response_format`` does not describe.
 
     Example:
         >>> asks_for_json({"response_format": {"type": "json_object"}})
@@ -32,10 +32,10 @@ def asks_for_json(request: Mapping[str, Any]) -> bool:
         >>> asks_for_json({"response_format": {"type": "text"}})
         False
     """
-    wanted = request.get("response_format")
-    if not isinstance(wanted, Mapping) or request.get("tools"):
+    response_format = request.get("response_format")
+    if not isinstance(response_format, Mapping) or request.get("tools"):
         return False
-    return wanted.get("type") in ("json_object", "json_schema")
+    return response_format.get("type") in ("json_object", "json_schema")
 
 
 def has_form(checks: Sequence[Check], answer: str, request: Mapping[str, Any]) -> bool | None:
@@ -47,10 +47,10 @@ def has_form(checks: Sequence[Check], answer: str, request: Mapping[str, Any]) -
         request: The request body.
 
     Returns:
-        ``None`` where no form was asked for, or the client's schema is none.
+        ``None`` where no form was asked for, or what the client sent is no JSON schema.
 
     Raises:
-        CheckerFailed: It could not be told.
+        CheckerFailed: The form could not be checked.
 
     Example:
         >>> has_form([Check(kind="regex", value="^[A-Z]+$")], "Paris", {})
@@ -60,25 +60,25 @@ def has_form(checks: Sequence[Check], answer: str, request: Mapping[str, Any]) -
         >>> has_form([Check(kind="contains", value="x")], "x", {}) is None
         True
     """
-    told = [score(check, answer) == 1 for check in checks if check.kind in FORM_KINDS]
+    results = [score(check, answer) == 1 for check in checks if check.kind in FORM_KINDS]
     if asks_for_json(request):
-        is_json = _is_the_json(request["response_format"], answer)
-        told += [] if is_json is None else [is_json]
-    return all(told) if told else None
+        is_met = _meets_response_format(request["response_format"], answer)
+        results += [] if is_met is None else [is_met]
+    return all(results) if results else None
 
 
-def _is_the_json(wanted: Mapping[str, Any], answer: str) -> bool | None:
+def _meets_response_format(response_format: Mapping[str, Any], answer: str) -> bool | None:
     try:
         value = json.loads(answer)
     except (ValueError, RecursionError):
         return False
-    if wanted["type"] == "json_object":
+    if response_format["type"] == "json_object":
         return isinstance(value, dict)
-    described = wanted.get("json_schema")
-    schema = described.get("schema") if isinstance(described, Mapping) else None
+    definition = response_format.get("json_schema")
+    schema = definition.get("schema") if isinstance(definition, Mapping) else None
     if schema is None:
         return True
-    try:  # a stranger's schema, which no configuration has checked
+    try:  # the client's schema, which no configuration has checked
         validator_for(schema, default=Draft202012Validator).check_schema(schema)
     except (SchemaError, TypeError, AttributeError):
         return None

@@ -11,9 +11,9 @@ from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.golden import Check
 
 STRIKES = 3
-"""Times in a row that checks may hang before they rest."""
+"""Times in a row that the checks of a job may hang before they rest."""
 REST_S = 120.0
-"""How long they rest, in seconds; if they hang then, they rest again."""
+"""How long they rest, in seconds; if they hang again after it, they rest again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ Judging = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]
 
 
 class Strikes:
-    """Which checks hang again and again, and therefore rest.
+    """Counts which checks hang again and again; these rest for a while.
 
     Args:
         clock: Seconds, never going back.
@@ -73,7 +73,7 @@ class Strikes:
         return Judgement(None, f"rests, for it hung {STRIKES} times: {labels(job)}")
 
     def note(self, job: Job, *, hung: bool) -> None:
-        """Count what became of a job's checks."""
+        """Count whether the checks of a job hung; a job that did not hang clears its count."""
         if not hung:
             if self._counts:
                 self._counts.pop(_key(job), None)
@@ -90,5 +90,5 @@ def labels(job: Job) -> str:
 
 
 def _key(job: Job) -> str:
-    # With the client's schema: a bad one must not make the task's checks rest for everybody.
+    # With the client's schema: one client's bad schema must not make the task's checks rest
     return repr((job.checks, job.request.get("response_format")))
