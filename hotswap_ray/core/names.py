@@ -1,4 +1,4 @@
-"""What a name looks like, the one that was probably meant, and values that refuse unknown keys."""
+"""Names: their form, and the one that was probably meant; and values that refuse unknown keys."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def did_you_mean(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, names: Iterable[str]) -> str:
     """The end of a sentence about an unknown name; empty if nothing is close.
 
     Example:
@@ -27,5 +27,5 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         >>> did_you_mean("gpt", ["llama"])
         ''
     """
-    close = difflib.get_close_matches(name, list(known), n=1)
-    return f"; did you mean {close[0]!r}?" if close else ""
+    matches = difflib.get_close_matches(name, list(names), n=1)
+    return f"; did you mean {matches[0]!r}?" if matches else ""

@@ -20,7 +20,7 @@ class RoutingDecision(StrEnum):
     EXPLORE = "explore"
     PINNED = "pinned"
     FALLBACK = "fallback"
-    # In outcomes only:
+    # These occur in outcomes only, never in the header:
     SHADOWED = "shadowed"  # the active model answered, and a candidate got a copy
     SHADOW = "shadow"  # the candidate's answer to that copy, which no client saw
     BENCH = "bench"

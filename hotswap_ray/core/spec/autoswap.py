@@ -85,13 +85,13 @@ class AutoswapSpec(Strict):
 
     @field_validator("mode", mode="before")
     @classmethod
-    def _word(cls, value: Any) -> Any:
-        """In YAML a bare ``on`` is the truth value."""
+    def _mode_word(cls, value: Any) -> Any:
+        """YAML reads a bare ``on`` or ``off`` as a truth value."""
         return {True: "on", False: "off"}.get(value, value) if isinstance(value, bool) else value
 
     @field_validator("policy")
     @classmethod
-    def _known(cls, name: str) -> str:
+    def _policy_exists(cls, name: str) -> str:
         try:
             find_policy(name)
         except ConfigError as error:

@@ -1,8 +1,8 @@
 """What a calendar and a time zone make of clock times, daylight saving included.
 
 A local time that a change of clocks leaves out is the first instant after it. One that happens
-twice is the first of the two, and the second where a stretch that forbids something ends: in
-doubt nothing is begun.
+twice is the first of the two, but the second where a blackout ends (``stretch``): in doubt no
+swap begins.
 """
 
 from __future__ import annotations
@@ -131,7 +131,7 @@ def openings(
 def _openings(
     today: date, zone_name: str, days: tuple[str, ...], start: int, end: int
 ) -> tuple[tuple[float, float], ...]:
-    local, found = zone(zone_name), []
+    local, stretches = zone(zone_name), []
     length = end - start if end > start else end + 1440 - start
     for ahead in range(-1, LOOK_DAYS):
         day = today + timedelta(days=ahead)
@@ -141,15 +141,15 @@ def _openings(
         begin_s = _resolve(opens, local)
         end_s = _resolve(opens + timedelta(minutes=length), local)
         if begin_s < end_s:
-            found.append((begin_s, end_s))
-    return tuple(found)
+            stretches.append((begin_s, end_s))
+    return tuple(stretches)
 
 
 def cron_runs(cron: str, zone_name: str, after_s: float) -> Iterator[float]:
     """Unix times at which a cron line is due, after a time.
 
-    Lines with a fixed hour are of the clock on the wall: due once, whatever daylight saving
-    does. Lines for every hour are of real time, as Debian's cron has it.
+    Lines with a fixed hour follow the clock on the wall: they are due once, whatever daylight
+    saving does. Lines for every hour follow real time, as in Debian's cron.
 
     Args:
         cron: Five fields: minute, hour, day of month, month, day of week.
@@ -165,11 +165,11 @@ def cron_runs(cron: str, zone_name: str, after_s: float) -> Iterator[float]:
     if fields[0].startswith("*") and not fields[1].startswith("*"):
         fields[0] = fields[0].replace("*", "0-59", 1)  # else cronsim would take it as real time
     try:
-        found = CronSim(" ".join(fields), datetime.fromtimestamp(after_s, zone(zone_name)))
+        due_times = CronSim(" ".join(fields), datetime.fromtimestamp(after_s, zone(zone_name)))
     except CronSimError as error:
         raise ValueError(f"cron {cron!r}: {str(error).lower()}") from None
     last_s = after_s
-    for at in found:
+    for at in due_times:
         if at.timestamp() > last_s:  # two local times may be one instant
             last_s = at.timestamp()
             yield last_s
@@ -193,5 +193,5 @@ def _resolve(local: datetime, within: ZoneInfo, last: bool = False) -> float:
 
 
 def _is_real(at: datetime) -> bool:
-    there = at.astimezone(UTC).astimezone(at.tzinfo)
-    return there.replace(tzinfo=None) == at.replace(tzinfo=None)
+    round_trip = at.astimezone(UTC).astimezone(at.tzinfo)
+    return round_trip.replace(tzinfo=None) == at.replace(tzinfo=None)

@@ -17,7 +17,7 @@ Kind = Literal[
     "non_empty", "length", "refusal",
 ]  # fmt: skip
 GUARDS = frozenset({"non_empty", "length", "refusal"})
-"""Kinds that say nothing good of an answer: one that fails makes the answer worthless."""
+"""Kinds that only rule answers out: failing one makes an answer worthless, passing adds nothing."""
 
 
 class Check(Strict):
@@ -53,8 +53,8 @@ class Check(Strict):
             raise ValueError("json_schema needs the field json_schema")
         if self.json_schema is not None:
             try:
-                kind = validator_for(self.json_schema, default=Draft202012Validator)
-                kind.check_schema(self.json_schema)
+                validator = validator_for(self.json_schema, default=Draft202012Validator)
+                validator.check_schema(self.json_schema)
             except SchemaError as error:
                 raise ValueError(f"not a JSON schema: {error.message[:200]}") from None
         if self.min_chars > self.max_chars:

@@ -48,8 +48,8 @@ class GuardrailSpec(Strict):
 
     @model_validator(mode="after")
     def _limited(self) -> GuardrailSpec:
-        if off := [name for name in self.required if getattr(self, name) is None]:
-            raise ValueError(f"{', '.join(off)} is required and has no limit; give it one")
+        if unlimited := [name for name in self.required if getattr(self, name) is None]:
+            raise ValueError(f"{', '.join(unlimited)} is required and has no limit; give it one")
         return self
 
 
@@ -111,10 +111,10 @@ def plan_of(text: str, defaults: CanarySpec) -> CanarySpec:
         >>> [step.weight for step in plan_of("5,25", CanarySpec()).steps]
         [0.05, 0.25]
     """
-    usual = defaults.steps[0] if defaults.steps else CanaryStep(weight=1)
+    template = defaults.steps[0] if defaults.steps else CanaryStep(weight=1)
     try:
         weights = [float(part) / 100 for part in text.split(",")]
     except ValueError:
         raise ValueError(f"{text!r}: give percentages, for example 5,25,50") from None
-    steps = [{**usual.model_dump(), "weight": weight} for weight in weights]
+    steps = [{**template.model_dump(), "weight": weight} for weight in weights]
     return CanarySpec.model_validate({**defaults.model_dump(), "steps": steps})

@@ -51,7 +51,7 @@ class MaintenanceWindow(Strict):
     @field_validator("start", "end", mode="before")
     @classmethod
     def _clock(cls, value: Any) -> Any:
-        """In YAML a bare ``22:00`` is the number 1320."""
+        """YAML reads a bare ``22:00`` as the number 1320."""
         if isinstance(value, int) and not isinstance(value, bool):
             value = f"{value // 60:02}:{value % 60:02}"
         if isinstance(value, str):
@@ -101,7 +101,7 @@ class ScheduleSpec(Strict):
     @field_validator("at", "expires_at", mode="before")
     @classmethod
     def _iso(cls, value: Any) -> Any:
-        """YAML makes days and times of what looks like them."""
+        """YAML reads what looks like a day or a time as one; it becomes text again."""
         return value.isoformat() if hasattr(value, "isoformat") else value
 
     @field_validator("blackouts", mode="before")

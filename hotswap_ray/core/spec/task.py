@@ -182,9 +182,9 @@ class TaskSpec(Strict):
         try:
             AutoswapSpec.model_validate(stated)
         except ValidationError as error:
-            found = error.errors(include_url=False, include_input=False)
-            told = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in found]
-            raise ValueError("; ".join(told)) from None
+            problems = error.errors(include_url=False, include_input=False)
+            messages = [f"{'.'.join(map(str, e['loc'])) or 'it'}: {e['msg']}" for e in problems]
+            raise ValueError("; ".join(messages)) from None
         return stated
 
     @model_validator(mode="after")

@@ -52,13 +52,13 @@ class WebhookSpec(Strict):
 
     @field_validator("events")
     @classmethod
-    def _known(cls, events: tuple[str, ...]) -> tuple[str, ...]:
+    def _events_exist(cls, events: tuple[str, ...]) -> tuple[str, ...]:
         for event in events:
             when, _, phase = event.rpartition(":")
             if when not in ("", "before", "after") or phase not in set(Phase):
                 raise ValueError(
                     f"event {event!r} is no phase, before:PHASE or after:PHASE"
-                    f"{did_you_mean(phase, [known.value for known in Phase])}"
+                    f"{did_you_mean(phase, [member.value for member in Phase])}"
                 )
             if when == "before" and Phase(phase) in TERMINAL:
                 raise ValueError(f"nothing is done in {phase}; use after:{phase}")
