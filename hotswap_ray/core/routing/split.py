@@ -1,14 +1,15 @@
 """How a task's conversations are divided among several models, and keep the one they began on.
 
 A conversation's place is a number in [0, 1) from a hash of its key and the name of the rollout
-or test: every ingress replica computes the same one, nobody has to remember who got what. The
+or test: every ingress replica computes the same one, so none of them has to remember it. The
 candidates have the first intervals, as wide as their weights; the active model has the rest.
 
-When weights change, some places change hands, and conversations that began there must stay
-where they are; these have to be known. So a step is opened first: each replica tells which of
-its conversations would move, and those that it does not know and whose place changes hands wait
-for the commit that follows, some 20 ms later. A candidate that is taken out is the exception:
-its conversations go to the active model, in one commit and with nobody else moving.
+When weights change, some places get another model, but conversations that began there must stay
+with theirs, so the table must list them. Therefore a step is opened first: each replica reports
+which of its conversations would move. A conversation that a replica does not know, and whose
+place gets another model, waits for the commit that follows, some 20 ms later. A candidate that is
+taken out is the exception: its conversations go to the active model, in one commit, and no other
+conversation moves.
 """
 
 from __future__ import annotations
@@ -90,9 +91,9 @@ class Split:
             >>> [opened.arm(int(0.6 * 2**64), began) for began in (None, 2)]
             [None, 2]
         """
-        known = self.kept.get(mark) if began is None else began
-        if known is not None:
-            return self._stands(known)
+        holder = self.kept.get(mark) if began is None else began
+        if holder is not None:
+            return self._serving_arm(holder)
         return None if self.changes(mark) else self._at(mark, self.weights)
 
     def _at(self, mark: int, weights: Sequence[float]) -> int:
@@ -101,10 +102,10 @@ class Split:
         for number, weight in enumerate(weights, 1):
             edge += weight
             if place < edge:
-                return self._stands(number)
+                return self._serving_arm(number)
         return ACTIVE
 
-    def _stands(self, arm: int) -> int:
+    def _serving_arm(self, arm: int) -> int:
         return ACTIVE if arm and self.shares[arm - 1].out else arm
 
     def changes(self, mark: int) -> bool:
@@ -124,8 +125,8 @@ class Split:
         """
         kept = list({**self.kept, **moving}.items())[-MOST_REMEMBERED:]
         shares = zip(self.shares, weights, strict=True)
-        moved = tuple(replace(share, weight=w) for share, w in shares)
-        return replace(self, shares=moved, opening=(), kept=dict(kept))
+        reweighted = tuple(replace(share, weight=w) for share, w in shares)
+        return replace(self, shares=reweighted, opening=(), kept=dict(kept))
 
     def without(self, model: str, unless: Target | None = None) -> Split:
         """The split with a candidate taken out; itself if there is none of that name.
@@ -159,9 +160,9 @@ class Conversations:
     """Who answered which conversations, as one replica saw them.
 
     Example:
-        >>> seen = Conversations()
-        >>> seen.add("rollout-1", 7, ACTIVE)
-        >>> seen.began("rollout-1", 7), seen.began("rollout-2", 7)
+        >>> conversations = Conversations()
+        >>> conversations.add("rollout-1", 7, ACTIVE)
+        >>> conversations.began("rollout-1", 7), conversations.began("rollout-2", 7)
         (0, None)
     """
 
@@ -189,5 +190,5 @@ class Conversations:
 
     def keep(self, salts: Iterable[str]) -> None:
         """Forget every other rollout and test."""
-        wanted = set(salts)
-        self._salts = {salt: marks for salt, marks in self._salts.items() if salt in wanted}
+        retained = set(salts)
+        self._salts = {salt: marks for salt, marks in self._salts.items() if salt in retained}

@@ -64,7 +64,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RouteTable:
-    """Everything an ingress replica needs to serve, with both actors gone.
+    """Everything an ingress replica needs to serve, also while both actors are gone.
 
     Attributes:
         version: Rises by one with every commit.
@@ -112,7 +112,7 @@ class RouteTable:
                 )
             shares = (Share(**{**s, "target": Target(**s["target"])}) for s in value["shares"])
             kept = {mark: arm for mark, arm in value["kept"]}
-            # A test's split of before there was `decision` says canary until the test ends.
+            # A test's split that was saved without `decision` says canary until the test ends.
             decision = RoutingDecision(value.get("decision", RoutingDecision.CANARY))
             return Split(value["salt"], tuple(shares), tuple(value["opening"]), kept, decision)
 
@@ -136,10 +136,10 @@ class RouteTable:
 
     def targets(self) -> dict[str, Target]:
         """Every target named anywhere, by application."""
-        found = [t for t in self.models.values() if t]
+        targets = [t for t in self.models.values() if t]
         for route in self.routes.values():
-            found += [t for t in (route.active, route.fallback) if t]
-        return {t.app: t for t in found}
+            targets += [t for t in (route.active, route.fallback) if t]
+        return {t.app: t for t in targets}
 
 
 def with_model(
@@ -162,19 +162,19 @@ def with_model(
         trial = route.trial and _trial_without(route.trial, model)
         split = route.split and route.split.without(model, unless=target)
         routes[task] = replace(route, active=active, fallback=fallback, trial=trial, split=split)
-    known = {t.app for t in models.values() if t}
+    apps = {t.app for t in models.values() if t}
     return replace(
         table,
         models=models,
         routes=routes,
-        draining=tuple(app for app in table.draining if app in known),
+        draining=tuple(app for app in table.draining if app in apps),
     )
 
 
 def _trial_without(trial: Trial, model: str) -> Trial:
-    """Whoever owns the trial adds a new generation; an old one must not get requests."""
-    kept = tuple(target for target in trial.candidates if target.model != model)
-    return replace(trial, candidates=kept)
+    """The trial without a model, whose old generation must not get requests any more."""
+    remaining = tuple(target for target in trial.candidates if target.model != model)
+    return replace(trial, candidates=remaining)
 
 
 def with_trials(table: RouteTable, trials: Mapping[str, Trial | None]) -> RouteTable:
@@ -289,13 +289,13 @@ def choose(table: RouteTable, model: str, task: str) -> Assignment:
     return Assignment(task, target, RoutingDecision.PINNED)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> str:
+def unknown(kind: str, name: str, options: Iterable[str]) -> str:
     """Sentence for a name that does not exist.
 
     Example:
         >>> unknown("model", "qwen7", ["qwen-7b", "llama"])
         "unknown model 'qwen7'; did you mean 'qwen-7b'?"
     """
-    names = sorted(known)
+    names = sorted(options)
     hint = did_you_mean(name, names) or f"; known: {', '.join(names) or 'none'}"
     return f"unknown {kind} {name!r}{hint}"
