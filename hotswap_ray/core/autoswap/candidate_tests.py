@@ -84,9 +84,9 @@ class CandidateTests:
         Where people voted it is the test that remains without the one source that speaks
         most for the candidate: what is proven then, no source brought about alone.
         """
-        return {name: self._without_one(name) for name in self._tests}
+        return {name: self._without_top_source(name) for name in self._tests}
 
-    def _without_one(self, candidate: str) -> PairTest:
+    def _without_top_source(self, candidate: str) -> PairTest:
         whole = self._tests[candidate]
         parts = self._by_source.get(candidate)
         if not parts:
@@ -108,13 +108,13 @@ class CandidateTests:
             self.restart()
 
     def restart(self) -> None:
-        """Forget what was compared: results have another meaning from now on."""
+        """Forget all comparisons, because results mean something else from now on."""
         self._tests.clear()
         self._by_source.clear()
         self._matching.clear()
 
     def pair(self, candidate: str, utility: float, active_utility: float) -> None:
-        """The same prompt was answered by a candidate and the active model.
+        """Compare two answers to one prompt, a candidate's and the active model's.
 
         Args:
             candidate: Model id.
@@ -125,7 +125,7 @@ class CandidateTests:
             self._extend(candidate, None, (utility - active_utility,))
 
     def served(self, model: str, utility: float, source: str | None = None) -> None:
-        """A request was answered by one model only; its utility meets another one's.
+        """Add the utility of a request that one model answered, to meet that of another model.
 
         Args:
             model: Model id.
@@ -135,19 +135,19 @@ class CandidateTests:
         """
         if model == self.active:
             for (candidate, judge), matching in self._matching.items():
-                if judge == source and (found := matching.active(utility)):
-                    self._extend(candidate, source, found)
+                if judge == source and (differences := matching.active(utility)):
+                    self._extend(candidate, source, differences)
             return
         if source is not None and len(self._matching) > MOST_SOURCES:
             return
         matching = self._matching.setdefault((model, source), Matching(self._ratio))
-        if found := matching.candidate(utility):
-            self._extend(model, source, found)
+        if differences := matching.candidate(utility):
+            self._extend(model, source, differences)
 
-    def _extend(self, candidate: str, source: str | None, found: Sequence[float]) -> None:
-        self._test(self._tests, candidate).extend(found)
+    def _extend(self, candidate: str, source: str | None, differences: Sequence[float]) -> None:
+        self._test(self._tests, candidate).extend(differences)
         if source is not None:
-            self._test(self._by_source.setdefault(candidate, {}), source).extend(found)
+            self._test(self._by_source.setdefault(candidate, {}), source).extend(differences)
 
     def watch(self, model: str, value: float) -> Change:
         """Success or quality of one answer, for the drift of its model."""
@@ -217,7 +217,7 @@ class CandidateTests:
         ]
 
     def swapped(self, model: str, now_s: float, automatic: bool = True) -> None:
-        """Another model serves now: every test starts anew, the old model is guarded against."""
+        """Follow a swap: every test starts anew, and the guard compares with the old model."""
         self.previous, self.active = self.active, model
         self.restart()
         self._last_swap_s = now_s
@@ -225,7 +225,7 @@ class CandidateTests:
             self._swaps_s = [at_s for at_s in self._swaps_s if now_s - at_s < DAY_S] + [now_s]
 
     def reopen(self, model: str) -> None:
-        """A model's results changed: what was compared with it holds no longer."""
+        """Start the tests of a model anew whose results changed: its comparisons hold no longer."""
         self._drift.pop(model, None)
         for candidate in list(self._tests) if model == self.active else [model]:
             self._tests.pop(candidate, None)
@@ -268,14 +268,14 @@ class CandidateTests:
         cls, doc: Mapping[str, Any], settings: Settings | None = None, ratio: int = 1
     ) -> CandidateTests:
         """Inverse of ``to_doc``."""
-        made = cls(doc["task"], doc["active"], settings, doc["margin"], doc["width"], ratio)
-        made.previous = doc["previous"]
-        made._tests = {name: PairTest.from_doc(saved) for name, saved in doc["tests"].items()}
-        made._by_source = {
+        loaded = cls(doc["task"], doc["active"], settings, doc["margin"], doc["width"], ratio)
+        loaded.previous = doc["previous"]
+        loaded._tests = {name: PairTest.from_doc(saved) for name, saved in doc["tests"].items()}
+        loaded._by_source = {
             name: {source: PairTest.from_doc(saved) for source, saved in tests.items()}
             for name, tests in doc["by_source"].items()
         }
-        made._swaps_s = list(doc["swaps_s"])
+        loaded._swaps_s = list(doc["swaps_s"])
         last_s = doc["last_swap_s"]
-        made._last_swap_s = -math.inf if last_s is None else last_s
-        return made
+        loaded._last_swap_s = -math.inf if last_s is None else last_s
+        return loaded

@@ -179,8 +179,8 @@ def unloadable(
 ) -> list[Decision]:
     """Loaded models that no task needs: at each task that may use them proven no gain.
 
-    Each task judges by its own settings, and one that is not in mode ``on`` gives nothing
-    away. So the order of the tasks does not matter.
+    Each task judges by its own settings, and one that is not in mode ``on`` releases no model.
+    So the order of the tasks does not matter.
 
     Args:
         tasks: State and settings of every task.
@@ -219,39 +219,39 @@ class _Look:
         self.by_name = {standing.model: standing for standing in state.standings}
         self.rivals = [s for s in state.standings if s.model != state.active]
         self.alpha = settings.alpha / (1 + state.recent_swaps)
-        # Who was tested counts, also if it may not be promoted any more.
+        # A model that was tested counts, also if it may not be promoted any more.
         self.candidates = max(len(self.rivals), len(state.tests), 1)
         self.bar = math.log(self.candidates / self.alpha)
 
     def decision(self) -> Decision:
         state, settings = self.state, self.settings
         if settings.mode == "off":
-            return self._say("stay", "off")
+            return self._conclude("stay", "off")
         active = self.by_name.get(state.active)
         if active is None:
-            return self._say("undecided", "unknown_active")
+            return self._conclude("undecided", "unknown_active")
         if active.collapsed:
             return self._emergency(active)
         if (guard := self._guard()) is not None:
             return guard
         if not self.rivals:
-            return self._say("stay", "no_candidate")
+            return self._conclude("stay", "no_candidate")
         return self._promotion(active)
 
     def _emergency(self, active: Standing) -> Decision:
         """The active model collapsed: the best known healthy model takes over at once."""
-        others = [
+        healthy = [
             s
             for s in self.rivals
             if not s.collapsed
             and s.belief > active.belief
             and (s.count >= self.settings.min_samples or s.model == self.state.previous)
         ]
-        if not others:
-            return self._say("undecided", "collapsed_without_alternative")
-        chosen = max(others, key=lambda s: s.belief)
+        if not healthy:
+            return self._conclude("undecided", "collapsed_without_alternative")
+        chosen = max(healthy, key=lambda s: s.belief)
         action: Action = "roll_back" if chosen.model == self.state.previous else "promote"
-        return self._say(action, "collapsed", chosen)
+        return self._conclude(action, "collapsed", chosen)
 
     def _guard(self) -> Decision | None:
         """After a promotion: is the old model, still warm, proven better than the new one?"""
@@ -262,37 +262,37 @@ class _Look:
         if test.count >= self.settings.min_samples and test.log_e("better") >= -math.log(
             self.alpha
         ):
-            return self._say("roll_back", "worse_than_before", old, -math.log(self.alpha))
+            return self._conclude("roll_back", "worse_than_before", old, -math.log(self.alpha))
         return None
 
     def _promotion(self, active: Standing) -> Decision:
-        ready: list[tuple[Standing, DecisionReason]] = []
-        open_tests: list[Standing] = []
+        promotable: list[tuple[Standing, DecisionReason]] = []
+        undecided: list[Standing] = []
         for rival in self.rivals:
             if rival.collapsed:
                 continue
             verdict = self._verdict(rival)
             if verdict == "better":
-                ready.append((rival, "better"))
+                promotable.append((rival, "better"))
             elif verdict == "equivalent" and rival.price < active.price * (
                 1 - self.settings.cheaper
             ):
-                ready.append((rival, "equivalent_cheaper"))
+                promotable.append((rival, "equivalent_cheaper"))
             elif verdict == "undecided":
-                open_tests.append(rival)
-        if not ready:
-            if not open_tests:
-                return self._say("stay", "settled")
-            nearest = max(open_tests, key=self._log_e)
-            few = self._count(nearest) < self.settings.min_samples
-            return self._say("undecided", "few_samples" if few else "testing", nearest)
-        chosen, reason = max(ready, key=lambda pair: (pair[0].belief, -pair[0].price))
+                undecided.append(rival)
+        if not promotable:
+            if not undecided:
+                return self._conclude("stay", "settled")
+            nearest = max(undecided, key=self._log_e)
+            has_few = self._count(nearest) < self.settings.min_samples
+            return self._conclude("undecided", "few_samples" if has_few else "testing", nearest)
+        chosen, reason = max(promotable, key=lambda pair: (pair[0].belief, -pair[0].price))
         if self.state.since_swap_s < self.settings.cooldown_s:
-            return self._say("stay", "cooldown", chosen)
-        said = self._say("promote", reason, chosen)
-        if reason == "better" and said.gain <= said.cost:
-            return self._say("stay", "does_not_pay", chosen)
-        return said
+            return self._conclude("stay", "cooldown", chosen)
+        promotion = self._conclude("promote", reason, chosen)
+        if reason == "better" and promotion.gain <= promotion.cost:
+            return self._conclude("stay", "does_not_pay", chosen)
+        return promotion
 
     def _verdict(self, rival: Standing) -> Verdict:
         test = self.state.tests.get(rival.model)
@@ -308,28 +308,28 @@ class _Look:
         test = self.state.tests.get(rival.model)
         return test.count if test else 0
 
-    def _say(
+    def _conclude(
         self,
         action: Action,
         reason: DecisionReason,
-        about: Standing | None = None,
+        standing: Standing | None = None,
         bar: float | None = None,
     ) -> Decision:
         state, settings = self.state, self.settings
         active = self.by_name.get(state.active)
         success = active.success_rate if active else None
-        test = state.tests.get(about.model) if about else None
+        test = state.tests.get(standing.model) if standing else None
         gain = cost = 0.0
-        if about is not None and active is not None:
+        if standing is not None and active is not None:
             horizon = state.requests_per_s * settings.residency_s
-            gain = (about.belief - active.belief) * horizon
-            cost = about.swap_cost.total(state.requests_per_s)
+            gain = (standing.belief - active.belief) * horizon
+            cost = standing.swap_cost.total(state.requests_per_s)
         return Decision(
             task=state.task,
             action=action,
             reason=reason,
             active=state.active,
-            model=about.model if about else None,
+            model=standing.model if standing else None,
             applies=settings.mode == "on",
             log_e=test.log_e() if test else 0.0,
             log_bar=self.bar if bar is None else bar,

@@ -30,7 +30,7 @@ class Decider:
     """Holds the tests of every task that the arbiter may decide about, and decides by them.
 
     Args:
-        learned: Evidence and knowledge. It is told to forget what holds no longer.
+        learned: Evidence and knowledge. Cells whose evidence holds no longer are forgotten there.
         trusted: Whether the scores of one key may decide alone.
 
     Attributes:
@@ -90,7 +90,7 @@ class Decider:
         for task in self._tasks.keys() - {view.task for view in watched}:
             del self._tasks[task]
         self.arms = {}
-        beliefs = self._believe(watched)
+        beliefs = self._beliefs(watched)
         findings: list[Finding] = []
         alarms: list[Alarm] = []
         states: list[tuple[TaskState, Settings]] = []
@@ -109,19 +109,19 @@ class Decider:
             for model in task_tests.reopen(decision):
                 self._learned.forget((view.task, model))
                 self.forgot = True
-        # Each task has a say, also one that may not use a model just now: limits change.
+        # Every task must agree, also one that may not use a model just now, because limits change.
         if states and all(v.unload and v.settings.mode == "on" for v in views):
             findings += [Finding(decision, {}) for decision in unloadable(states, kept)]
         return Look(tuple(findings), tuple(alarms))
 
     def _begin(self, view: TaskView) -> TaskTests:
         worth = partial(self._worth, view.task)
-        made = TaskTests(CandidateTests(view.task, view.active), worth, self._trusted)
-        self._tasks[view.task] = made
-        return made
+        task_tests = TaskTests(CandidateTests(view.task, view.active), worth, self._trusted)
+        self._tasks[view.task] = task_tests
+        return task_tests
 
-    def _believe(self, views: Sequence[TaskView]) -> Beliefs:
-        """Priors from all tasks: also one that is not watched tells about its models."""
+    def _beliefs(self, views: Sequence[TaskView]) -> Beliefs:
+        """Priors from all tasks, also from those not watched: they inform about the same models."""
         tasks = dict.fromkeys((*(view.task for view in views), *self._learned.knowledge))
         models = dict.fromkeys((*self._models, *(view.active for view in views)))
         return Beliefs(self._learned.cells if views else {}, [*tasks], [*models])
@@ -144,11 +144,11 @@ class Decider:
         reference = self._reference(preferences, {m: cells[m] for m in fit}, costs_usd)
         self._references[task] = reference
         arms = [beliefs.arm(task, m, cells[m], preferences, reference, costs_usd[m]) for m in fit]
-        wanted = {*candidate_tests.undecided(fit), view.active, view.previous}
-        self.arms[task] = tuple(a for a in arms if view.every_arm or a.model in wanted)
+        relevant = {*candidate_tests.undecided(fit), view.active, view.previous}
+        self.arms[task] = tuple(a for a in arms if view.every_arm or a.model in relevant)
         prices = {m: costs_usd[m] or float(self._facts(m).memory_bytes) for m in fit}
-        loads = {m: SwapCost(load_s=self._facts(m).load_s) for m in fit}
-        return candidate_tests.state(now_s, arms, requests_per_s, prices, loads)
+        load_costs = {m: SwapCost(load_s=self._facts(m).load_s) for m in fit}
+        return candidate_tests.state(now_s, arms, requests_per_s, prices, load_costs)
 
     def _worth(self, task: str, outcome: Outcome, reward: float | None) -> float | None:
         return utility(
@@ -188,7 +188,7 @@ class Decider:
         return [task_tests.to_doc() for task_tests in changed]
 
     def not_saved(self, docs: Sequence[Mapping[str, Any]]) -> None:
-        """What ``changed_docs`` gave could not be kept; it is given again."""
+        """Mark tests that could not be saved, so that ``changed_docs`` gives them again."""
         for doc in docs:
             if task_tests := self._tasks.get(doc["task"]):
                 task_tests.changed = True
@@ -208,5 +208,5 @@ def _too_slow(cell: Evidence | None, limit_ms: float | None, least: int) -> bool
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+    numbers = [value for value in values if value is not None]
+    return sum(numbers) / len(numbers) if numbers else None

@@ -122,9 +122,9 @@ def what_would_change(decision: Decision) -> str:
 
 def _values(decision: Decision) -> dict[str, object]:
     if decision.more is None:
-        more = "a larger difference than seen so far; the comparisons favour no swap yet"
+        forecast = "a larger difference than seen so far; the comparisons favour no swap yet"
     else:
-        more = f"about {decision.more} more comparisons like those so far"
+        forecast = f"about {decision.more} more comparisons like those so far"
     return {
         "task": decision.task,
         "active": decision.active,
@@ -136,7 +136,7 @@ def _values(decision: Decision) -> dict[str, object]:
         "gain": decision.gain,
         "cost": decision.cost,
         "wait_s": decision.wait_s,
-        "more": more,
+        "more": forecast,
     }
 
 

@@ -6,7 +6,7 @@
   sample.
 * Where people or checks judge answers, an answer without a score waits for it. A failure
   is worth nothing and known at once, so failures count only as often as successes are
-  scored; else a task where few people vote would see little but failures.
+  scored; otherwise most results of a task where few people vote would be failures.
 * A golden prompt is compared once per test: asked again it is no new evidence.
 * One key's scores decide nothing alone, neither a promotion nor an alarm.
 """
@@ -70,7 +70,7 @@ class TaskTests:
         self._worth = worth
         self._trusted = trusted
         self._judged = False
-        self._successes = self._scores = self._owed = 0.0
+        self._successes = self._scores = self._failure_credit = 0.0
         self._benched: set[str] = set()
         self._drift_gates: dict[str, FairShare] = {}
         self._waiting: OrderedDict[str, Outcome] = OrderedDict()
@@ -97,7 +97,7 @@ class TaskTests:
         bench = decision == RoutingDecision.BENCH
         if not bench:
             if outcome.quality is not None:
-                self._now_judged()
+                self._start_judging()
             if outcome.success:
                 self._successes += 1
                 self._scores += outcome.quality is not None
@@ -122,10 +122,10 @@ class TaskTests:
             score: In [0, 1].
             source: Whose key gave it; ``None`` is trusted.
         """
-        self._now_judged()
+        self._start_judging()
         outcome = self._waiting.pop(request_id, None)
         if outcome is None:
-            return  # not drawn by a coin, or too long ago
+            return  # its model was not drawn by a coin, or it was forgotten
         self._scores += 1
         source = None if self._trusted else source
         self._serve(outcome, score, source)
@@ -136,18 +136,18 @@ class TaskTests:
     def reopen(self, decision: Decision) -> list[str]:
         """Models that fell and whose old results hold no longer; their tests start anew.
 
-        An emergency that is at work still needs to know of the fall.
+        While an emergency acts on the fall of the active model, that one stays among the fallen.
         """
-        kept = {decision.active} if decision.reason == "collapsed" and decision.applies else set()
-        gone = sorted(self.fallen - kept)
-        for model in gone:
+        busy = {decision.active} if decision.reason == "collapsed" and decision.applies else set()
+        reopened = sorted(self.fallen - busy)
+        for model in reopened:
             self.candidate_tests.reopen(model)
             self.changed = True
-        self.fallen &= kept
-        return gone
+        self.fallen &= busy
+        return reopened
 
-    def _now_judged(self) -> None:
-        if not self._judged:  # successes and scores are not to be compared
+    def _start_judging(self) -> None:
+        if not self._judged:  # earlier results were successes, which do not compare with scores
             self._judged = True
             self.candidate_tests.restart()
 
@@ -162,10 +162,10 @@ class TaskTests:
         """Whether this failure counts: as often as a success gets its score."""
         if not self._judged:
             return True
-        self._owed += min(1.0, (self._scores + 1) / (self._successes + 1))
-        if self._owed < 1:
+        self._failure_credit += min(1.0, (self._scores + 1) / (self._successes + 1))
+        if self._failure_credit < 1:
             return False
-        self._owed -= 1
+        self._failure_credit -= 1
         return True
 
     def _serve(self, outcome: Outcome, reward: float, source: str | None) -> None:
@@ -181,10 +181,10 @@ class TaskTests:
             return
         active, key = self.candidate_tests.active, prompt_of(outcome)
         answers = self._pairs.setdefault(key, {})
-        fresh = [m for m in answers if m != active] if outcome.model == active else [outcome.model]
+        rivals = [m for m in answers if m != active] if outcome.model == active else [outcome.model]
         answers[outcome.model] = worth
-        if active in answers and fresh:
-            for model in fresh:
+        if active in answers and rivals:
+            for model in rivals:
                 self._compare(model, answers[model], answers[active], key if bench else None)
             if not bench:  # a golden prompt is answered by more models
                 del self._pairs[key]
@@ -193,10 +193,10 @@ class TaskTests:
 
     def _compare(self, model: str, worth: float, active_worth: float, key: str | None) -> None:
         if key is not None:
-            once = f"{model}/{key[-16:]}"
-            if once in self._benched:
+            comparison = f"{model}/{key[-16:]}"
+            if comparison in self._benched:
                 return
-            self._benched.add(once)
+            self._benched.add(comparison)
         self.candidate_tests.pair(model, worth, active_worth)
         self.changed = True
 
@@ -220,11 +220,11 @@ class TaskTests:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any], worth: Worth, trusted: bool = False) -> TaskTests:
         """Inverse of ``to_doc``."""
-        made = cls(CandidateTests.from_doc(doc), worth, trusted)
-        made._judged, made._benched = doc["judged"], set(doc["benched"])
-        made._successes, made._scores = doc["successes"], doc["scores"]
-        made.changed = False
-        return made
+        loaded = cls(CandidateTests.from_doc(doc), worth, trusted)
+        loaded._judged, loaded._benched = doc["judged"], set(doc["benched"])
+        loaded._successes, loaded._scores = doc["successes"], doc["scores"]
+        loaded.changed = False
+        return loaded
 
 
 def prompt_of(outcome: Outcome) -> str:
@@ -236,6 +236,6 @@ def prompt_of(outcome: Outcome) -> str:
         'r1'
     """
     if outcome.decision == RoutingDecision.BENCH:
-        found = BENCH.fullmatch(outcome.request_id)
-        return found[1] if found else outcome.request_id
+        match = BENCH.fullmatch(outcome.request_id)
+        return match[1] if match else outcome.request_id
     return outcome.request_id.removeprefix(SHADOW_PREFIX)

@@ -1,7 +1,7 @@
 """What a look at the tasks needs to know, and what it finds: plain values between two actors.
 
-The owner of the routes says what serves and what may; the owner of the evidence says what
-should be done about it.
+The owner of the routes states what serves and what may serve; the owner of the evidence decides
+what should change.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class TaskView:
-    """A task as whoever owns the routes sees it at one look.
+    """A task at one look, as the owner of the routes sees it.
 
     Attributes:
         task: Task id.
@@ -96,7 +96,7 @@ class Look:
 
     Attributes:
         findings: One per task, in the order asked, then models to unload.
-        alarms: Falls that were not told before.
+        alarms: Falls that were not reported before.
     """
 
     findings: tuple[Finding, ...]
