@@ -81,11 +81,11 @@ def check_compatibility(
         ['error: capabilities: needs tools, has chat, completions']
     """
     gaps: list[Gap] = []
-    has = ", ".join(candidate.capabilities) or "none"
+    offered = ", ".join(candidate.capabilities) or "none"
     required = canonicals(task.requirements.capabilities)
     missing = sorted(required - canonicals(candidate.capabilities))
     if missing:
-        gaps.append(Gap("capabilities", ", ".join(missing), has, "error"))
+        gaps.append(Gap("capabilities", ", ".join(missing), offered, "error"))
     if candidate.context_tokens < task.requirements.context_tokens:
         gaps.append(
             Gap(
@@ -113,11 +113,11 @@ def check_compatibility(
 
 
 def _hardware(task: TaskSpec, candidate: ModelSpec) -> list[Gap]:
-    wanted = task.requirements.accelerator
-    has = "gpu" if candidate.resources.num_gpus > 0 else "cpu"
-    if wanted == "any" or wanted == has:
+    needed = task.requirements.accelerator
+    offered = "gpu" if candidate.resources.num_gpus > 0 else "cpu"
+    if needed == "any" or needed == offered:
         return []
-    return [Gap("hardware", wanted, has, "error")]
+    return [Gap("hardware", needed, offered, "error")]
 
 
 def _less_than_current(
@@ -139,15 +139,15 @@ def _less_than_current(
             )
         )
 
-    def limit(spec: ModelSpec) -> int:
+    def concurrency(spec: ModelSpec) -> int:
         return spec.max_ongoing_requests * spec.resources.min_replicas
 
-    if limit(candidate) < limit(current):
+    if concurrency(candidate) < concurrency(current):
         gaps.append(
             Gap(
                 "engine",
-                f"{limit(current)} requests at once as now",
-                f"{limit(candidate)}",
+                f"{concurrency(current)} requests at once as now",
+                f"{concurrency(candidate)}",
                 "warning",
             )
         )

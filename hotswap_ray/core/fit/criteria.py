@@ -52,14 +52,14 @@ def parse_criteria(value: Criteria | Mapping[str, Any] | None) -> Criteria:
     """
     if isinstance(value, Criteria):
         return value
-    given = dict(value or {})
-    known = [field.name for field in fields(Criteria)]
-    for name in given:
-        if name not in known:
-            hint = did_you_mean(str(name), known) or f"; known: {', '.join(known)}"
+    values = dict(value or {})
+    names = [field.name for field in fields(Criteria)]
+    for name in values:
+        if name not in names:
+            hint = did_you_mean(str(name), names) or f"; known: {', '.join(names)}"
             raise InvalidRequest(f"criteria: unknown field {name!r}{hint}")
     try:
-        criteria = _CRITERIA.validate_python({"task_type": "", **given})
+        criteria = _CRITERIA.validate_python({"task_type": "", **values})
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
         path = ".".join(map(str, first["loc"]))
@@ -83,25 +83,25 @@ def meets(spec: ModelSpec, criteria: Criteria, measured: Measured) -> list[str]:
         >>> meets(spec, Criteria("t", max_latency_ms=50), {"latency_p50_ms": 80.0})
         ['latency 80 ms exceeds 50 ms']
     """
-    lacks = []
+    gaps = []
     missing = sorted(canonicals(criteria.required_capabilities) - canonicals(spec.capabilities))
     if missing:
-        lacks.append(f"lacks capability {', '.join(missing)}")
+        gaps.append(f"lacks capability {', '.join(missing)}")
     hardware = "gpu" if spec.resources.num_gpus > 0 else "cpu"
     if criteria.available_hardware and hardware not in criteria.available_hardware:
-        lacks.append(f"runs on {hardware}, not on {' or '.join(criteria.available_hardware)}")
+        gaps.append(f"runs on {hardware}, not on {' or '.join(criteria.available_hardware)}")
     latency_ms, limit_ms = measured.get("latency_p50_ms"), criteria.max_latency_ms
     if latency_ms is not None and limit_ms is not None and latency_ms > limit_ms:
-        lacks.append(f"latency {latency_ms:.0f} ms exceeds {limit_ms:.0f} ms")
+        gaps.append(f"latency {latency_ms:.0f} ms exceeds {limit_ms:.0f} ms")
     memory = measured.get("memory_bytes") or spec.resources.memory_bytes
     most = criteria.max_memory_bytes
     if most is not None and memory > most:
-        lacks.append(f"memory {memory / 2**20:.0f} MiB exceeds {most / 2**20:.0f} MiB")
+        gaps.append(f"memory {memory / 2**20:.0f} MiB exceeds {most / 2**20:.0f} MiB")
     quality, least = measured.get("quality"), criteria.quality_threshold
     scored = measured.get("quality_count", 0) >= LEAST_SCORES
     if scored and quality is not None and least is not None and quality < least:
-        lacks.append(f"quality {quality:.2f} is below {least:.2f}")
-    return lacks
+        gaps.append(f"quality {quality:.2f} is below {least:.2f}")
+    return gaps
 
 
 def pick(
@@ -124,20 +124,22 @@ def pick(
     Example:
         >>> small = ModelSpec(id="small", engine="simulated")
         >>> tools = ModelSpec(id="big", engine="simulated", capabilities=("chat", "tools"))
-        >>> wish = Criteria("t", required_capabilities=("tools",))
-        >>> pick(wish, "small", {"small": small, "big": tools}, {}).model
+        >>> criteria = Criteria("t", required_capabilities=("tools",))
+        >>> pick(criteria, "small", {"small": small, "big": tools}, {}).model
         'big'
     """
-    lacks = {name: meets(spec, criteria, measured.get(name, {})) for name, spec in loaded.items()}
-    if lacks.get(active) == []:
+    gaps = {name: meets(spec, criteria, measured.get(name, {})) for name, spec in loaded.items()}
+    if gaps.get(active) == []:
         return Pick(active, "")
-    fit = [name for name, gaps in lacks.items() if not gaps]
-    if not fit:
-        told = "; ".join(f"{name} {', '.join(gaps)}" for name, gaps in lacks.items())
-        raise Incompatible(f"no loaded model meets the criteria: {told or 'none is loaded'}")
-    best = min(fit, key=lambda name: (_cost(loaded[name], criteria, measured.get(name, {})), name))
-    why = ", ".join(lacks[active]) if active in lacks else "is not loaded"
-    return Pick(best, f"{active} {why}")
+    eligible = [name for name, missing in gaps.items() if not missing]
+    if not eligible:
+        reasons = "; ".join(f"{name} {', '.join(missing)}" for name, missing in gaps.items())
+        raise Incompatible(f"no loaded model meets the criteria: {reasons or 'none is loaded'}")
+    best = min(
+        eligible, key=lambda name: (_cost(loaded[name], criteria, measured.get(name, {})), name)
+    )
+    reason = ", ".join(gaps[active]) if active in gaps else "is not loaded"
+    return Pick(best, f"{active} {reason}")
 
 
 def _cost(spec: ModelSpec, criteria: Criteria, measured: Measured) -> tuple[float, ...]:
@@ -147,7 +149,7 @@ def _cost(spec: ModelSpec, criteria: Criteria, measured: Measured) -> tuple[floa
     costs = {
         "quality": unknown if quality is None else -quality,
         "latency": unknown if latency_ms is None else latency_ms,
-        "cost": spec.price.cost_usd(1.0, 1.0),  # nobody knows yet how long the answer will be
+        "cost": spec.price.cost_usd(1.0, 1.0),  # how long the answer will be is not known yet
         "memory": measured.get("memory_bytes") or spec.resources.memory_bytes,
     }
     weights = criteria.preferences.model_dump() if criteria.preferences else {}

@@ -72,29 +72,29 @@ def gaps(
             which are declared by default, only a note).
         task: What it requires and the candidate lacks is an error.
         current: Probes of the model that serves now. What it was seen to have and the
-            candidate lacks is a note: it is told and refuses nothing, since nobody asked for it.
+            candidate lacks is a note, which refuses nothing, because nobody asked for it.
 
     Example:
         >>> spec = ModelSpec(id="b", engine="simulated")
         >>> task = TaskSpec(id="t", model="a", requirements={"capabilities": ("tool_use",)})
-        >>> seen = ProbeReport("b", 1, {"tools": Probe("tools", False, "answers with text")})
-        >>> str(gaps(seen, spec, task).gaps[0])
+        >>> report = ProbeReport("b", 1, {"tools": Probe("tools", False, "answers with text")})
+        >>> str(gaps(report, spec, task).gaps[0])
         'error: tools: needs tools, as the task requires, has answers with text'
     """
     required = canonicals(task.requirements.capabilities)
     if task.requirements.context_tokens:
         required |= {"context"}
     declared = canonicals(spec.capabilities) - {"chat", "completions"}
-    found = []
+    missing = []
     for name, probe in report.probes.items():
-        has = current and current.probes.get(name)
+        incumbent = current and current.probes.get(name)
         if probe.supported is not False:
             continue
         if name in required:
-            found.append(Gap(name, f"{name}, as the task requires", probe.detail, "error"))
+            missing.append(Gap(name, f"{name}, as the task requires", probe.detail, "error"))
         elif name in declared:
-            found.append(Gap(name, f"{name}, as it declares", probe.detail, "warning"))
-        elif (has and has.supported) or name in canonicals(spec.capabilities):
-            why = f"as {current.model} has" if current and has else "as it declares"
-            found.append(Gap(name, f"{name}, {why}", probe.detail, "note"))
-    return CompatibilityReport(tuple(found))
+            missing.append(Gap(name, f"{name}, as it declares", probe.detail, "warning"))
+        elif (incumbent and incumbent.supported) or name in canonicals(spec.capabilities):
+            reason = f"as {current.model} has" if current and incumbent else "as it declares"
+            missing.append(Gap(name, f"{name}, {reason}", probe.detail, "note"))
+    return CompatibilityReport(tuple(missing))

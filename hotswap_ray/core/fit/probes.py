@@ -87,15 +87,15 @@ def script(name: str, spec: ModelSpec, context_tokens: int) -> Script:
 
     Args:
         name: One of ``PROBES``.
-        spec: The model; what has to do with no endpoint is asked at one that it declares.
+        spec: The model; a probe that is about no endpoint asks at one that the model declares.
         context_tokens: Length to try, for the probe ``context``.
     """
     chats = "completions" not in canonicals(spec.capabilities)
     return PROBES[name]("chat/completions" if chats else "completions", context_tokens)
 
 
-def _body(endpoint: Endpoint, prompt: str | None = None, **more: Any) -> dict[str, Any]:
-    body = {"max_tokens": FEW_TOKENS, "temperature": 0, **more}
+def _body(endpoint: Endpoint, prompt: str | None = None, **options: Any) -> dict[str, Any]:
+    body = {"max_tokens": FEW_TOKENS, "temperature": 0, **options}
     if endpoint == "completions":
         return {"prompt": prompt or PROMPT, **body}
     turns = [{"role": "user", "content": prompt}] if prompt else list(TURNS)
@@ -104,40 +104,40 @@ def _body(endpoint: Endpoint, prompt: str | None = None, **more: Any) -> dict[st
 
 def _chat(endpoint: Endpoint, context_tokens: int) -> Script:
     """A conversation is answered, and the chat template does not show in the answer."""
-    said = yield Question("chat/completions", _body("chat/completions"))
-    text = _text(said)
+    answer = yield Question("chat/completions", _body("chat/completions"))
+    text = _text(answer)
     if marker := MARKERS.search(text):
         return False, f"the chat template does not fit: {marker[0]!r} is part of the answer"
-    if not text and not _thoughts(said):
+    if not text and not _thoughts(answer):
         return None, "the answer is empty"
     return True, "answers a conversation"
 
 
 def _completions(endpoint: Endpoint, context_tokens: int) -> Script:
-    said = yield Question("completions", _body("completions"))
-    return (True, "continues a prompt") if _text(said) else (None, "the answer is empty")
+    answer = yield Question("completions", _body("completions"))
+    return (True, "continues a prompt") if _text(answer) else (None, "the answer is empty")
 
 
 def _stop(endpoint: Endpoint, context_tokens: int) -> Script:
     """The model's own answer gives the stop sequence, so any model can be asked."""
-    whole = _text((yield Question(endpoint, _body(endpoint), decides=False)))
-    words = whole.split()
+    full_text = _text((yield Question(endpoint, _body(endpoint), decides=False)))
+    words = full_text.split()
     if len(words) < 2 or words[0] == words[-1]:
         return None, "the answer is too short to stop in"
     stop = words[-1]
-    said = yield Question(endpoint, _body(endpoint, stop=[stop]))
-    text = _text(said)
+    answer = yield Question(endpoint, _body(endpoint, stop=[stop]))
+    text = _text(answer)
     if stop in text:
         return False, "a stop sequence is ignored"
-    if whole.startswith(text):
+    if full_text.startswith(text):
         return True, "ends before a stop sequence"
     return None, "two answers to one prompt at temperature 0 differ"
 
 
 def _stream_usage(endpoint: Endpoint, context_tokens: int) -> Script:
     body = _body(endpoint, stream=True, stream_options={"include_usage": True})
-    said = yield Question(endpoint, body, streamed=True)
-    usage: Mapping[str, Any] = next((c["usage"] for c in said["chunks"] if c.get("usage")), {})
+    answer = yield Question(endpoint, body, streamed=True)
+    usage: Mapping[str, Any] = next((c["usage"] for c in answer["chunks"] if c.get("usage")), {})
     tokens_in, tokens_out = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
     if tokens_in > 0 and tokens_out > 0:
         return True, f"counted {tokens_in} tokens in, {tokens_out} out"
@@ -145,63 +145,65 @@ def _stream_usage(endpoint: Endpoint, context_tokens: int) -> Script:
 
 
 def _tools(endpoint: Endpoint, context_tokens: int) -> Script:
-    """First as clients ask, ``auto``; a weak model may call only where it must."""
+    """Asks with ``auto`` first, as clients do; a weak model may call only if it is required."""
     prompt = "What is the weather in Paris now? Use the tool."
     detail = ""
     for choice in ("auto", "required"):
         body = _body("chat/completions", prompt, tools=[WEATHER], tool_choice=choice)
         body["max_tokens"] = MANY_TOKENS
-        said = yield Question("chat/completions", body)
-        if calls := _message(said).get("tool_calls"):
+        answer = yield Question("chat/completions", body)
+        if calls := _message(answer).get("tool_calls"):
             function = calls[0].get("function") or {}
-            given = _json(function.get("arguments"))
-            if function.get("name") != "get_weather" or "city" not in given:
+            arguments = _json(function.get("arguments"))
+            if function.get("name") != "get_weather" or "city" not in arguments:
                 return False, f"calls a tool wrongly: {str(function)[:80]}"
-            only = "" if choice == "auto" else ", but only with tool_choice: required"
-            return True, f"calls a tool{only}"
-        if _thoughts(said) and _finish(said) == "length":
+            condition = "" if choice == "auto" else ", but only with tool_choice: required"
+            return True, f"calls a tool{condition}"
+        if _thoughts(answer) and _finish(answer) == "length":
             return None, f"still thought after {MANY_TOKENS} tokens"
-        detail = detail or f"answers with text: {_text(said)[:40]!r}"
+        detail = detail or f"answers with text: {_text(answer)[:40]!r}"
     return False, detail
 
 
 def _json_mode(endpoint: Endpoint, context_tokens: int) -> Script:
     body = _body("chat/completions", "Give the capital of France as JSON.")
     body |= {"max_tokens": MANY_TOKENS, "response_format": {"type": "json_object"}}
-    said = yield Question("chat/completions", body)
-    text = _text(said).strip()
+    answer = yield Question("chat/completions", body)
+    text = _text(answer).strip()
     if _json(text):
         return True, "answers with a JSON object"
-    if _finish(said) == "length" and (text.startswith("{") or (not text and _thoughts(said))):
+    if _finish(answer) == "length" and (text.startswith("{") or (not text and _thoughts(answer))):
         return None, f"not at an end after {MANY_TOKENS} tokens"
     return False, f"answers with text: {text[:40]!r}"
 
 
 def _reasoning(endpoint: Endpoint, context_tokens: int) -> Script:
-    said = yield Question("chat/completions", _body("chat/completions"))
-    if _thoughts(said):
+    answer = yield Question("chat/completions", _body("chat/completions"))
+    if _thoughts(answer):
         return True, "thinks apart from the answer"
-    if _text(said).lstrip().startswith("<think>"):
+    if _text(answer).lstrip().startswith("<think>"):
         return False, "thinks within the answer: <think>"
     return False, "does not think"
 
 
 def _context(endpoint: Endpoint, context_tokens: int) -> Script:
-    """A prompt of nearly that length is read whole: servers cut prompts without a word."""
-    one, many = 1, 65
+    """A prompt of nearly that length must be counted whole: servers truncate prompts silently."""
+    few, many = 1, 65
     counts = []
-    for words in (one, many):
-        said = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1), decides=False)
-        counts.append(_tokens_in(said))
+    for words in (few, many):
+        answer = yield Question(
+            endpoint, _body(endpoint, " a" * words, max_tokens=1), decides=False
+        )
+        counts.append(_tokens_in(answer))
     if min(counts) <= 0 or counts[1] <= counts[0]:
         return None, "prompt tokens are not counted"
-    each = (counts[1] - counts[0]) / (many - one)
+    tokens_per_word = (counts[1] - counts[0]) / (many - few)
     target = context_tokens - FEW_TOKENS
-    words = max(one, int((target - counts[0]) / each))
-    said = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1))
-    read = _tokens_in(said)
-    detail = f"reads {read} tokens"
-    return (True, detail) if read >= HELD * target else (False, f"{detail} of {target}")
+    words = max(few, int((target - counts[0]) / tokens_per_word))
+    answer = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1))
+    tokens_in = _tokens_in(answer)
+    detail = f"reads {tokens_in} tokens"
+    return (True, detail) if tokens_in >= HELD * target else (False, f"{detail} of {target}")
 
 
 PROBES: dict[str, Callable[[Endpoint, int], Script]] = {
@@ -219,13 +221,13 @@ PROBES: dict[str, Callable[[Endpoint, int], Script]] = {
 
 def _choice(answer: Answer) -> Mapping[str, Any]:
     choices = answer.get("choices") or [{}]
-    found: Mapping[str, Any] = choices[0]
-    return found
+    choice: Mapping[str, Any] = choices[0]
+    return choice
 
 
 def _message(answer: Answer) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = _choice(answer).get("message") or {}
-    return found
+    message: Mapping[str, Any] = _choice(answer).get("message") or {}
+    return message
 
 
 def _text(answer: Answer) -> str:

@@ -1,7 +1,7 @@
 """How a candidate gets its room: beside the old model, after putting it to sleep, or after it.
 
 Both shapes of the availability/resource trade-off of TensorFlow Serving's aspired-version
-policies, plus sleep, chosen from what was measured rather than configured.
+policies, plus sleep; chosen by what was measured, not configured.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Room:
                 f"{self.memory_bytes / 2**20:.0f} MiB free"
             )
         for kind in sorted(need.accelerator_types - self.accelerator_types):
-            have = ", ".join(sorted(self.accelerator_types)) or "none"
-            missing.append(f"accelerator: {kind} needed, {have} free")
+            present = ", ".join(sorted(self.accelerator_types)) or "none"
+            missing.append(f"accelerator: {kind} needed, {present} free")
         return missing
 
     def plus(self, other: Room) -> Room:
@@ -91,23 +91,23 @@ def choose_strategy(
     """
     if loaded:
         return "overlap", "the candidate is loaded already"
-    lacks = free.lacks(need)
-    if wanted == "overlap" or (wanted == "auto" and not lacks):
-        if lacks:
-            return None, f"overlap was asked for but does not fit: {'; '.join(lacks)}"
+    missing = free.lacks(need)
+    if wanted == "overlap" or (wanted == "auto" and not missing):
+        if missing:
+            return None, f"overlap was asked for but does not fit: {'; '.join(missing)}"
         return "overlap", "both models fit side by side"
-    why = "asked for" if wanted != "auto" else f"both do not fit ({'; '.join(lacks)})"
+    reason = "asked for" if wanted != "auto" else f"both do not fit ({'; '.join(missing)})"
     if old_is_shared:
-        return None, f"{why}, and the old model also serves another task"
+        return None, f"{reason}, and the old model also serves another task"
     # A sleeping engine gives back memory, not the CPUs and GPUs that Ray reserved for it.
-    asleep = free.plus(Room(memory_bytes=old.memory_bytes))
+    after_sleep = free.plus(Room(memory_bytes=old.memory_bytes))
     if wanted == "sleep" and not old_can_sleep:
         return None, "sleep was asked for but the old model's engine cannot sleep"
-    if wanted in ("auto", "sleep") and old_can_sleep and not asleep.lacks(need):
-        return "sleep", f"{why}; with the old model asleep the candidate fits"
+    if wanted in ("auto", "sleep") and old_can_sleep and not after_sleep.lacks(need):
+        return "sleep", f"{reason}; with the old model asleep the candidate fits"
     if wanted == "sleep":
-        return None, f"even with the old model asleep: {'; '.join(asleep.lacks(need))}"
-    gone = free.plus(old)
-    if gone.lacks(need):
-        return None, f"even without the old model: {'; '.join(gone.lacks(need))}"
-    return "drain_first", f"{why}; the old model is unloaded first and requests wait meanwhile"
+        return None, f"even with the old model asleep: {'; '.join(after_sleep.lacks(need))}"
+    after_unload = free.plus(old)
+    if after_unload.lacks(need):
+        return None, f"even without the old model: {'; '.join(after_unload.lacks(need))}"
+    return "drain_first", f"{reason}; the old model is unloaded first and requests wait meanwhile"
