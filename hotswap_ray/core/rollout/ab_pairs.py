@@ -143,7 +143,7 @@ def measured(spec: ABTestSpec, seen: Mapping[str, Seen], model: str) -> Array:
     return seen[model].known(spec.metric)
 
 
-def _test(spec: ABTestSpec, found: Array) -> PairTest:
+def _test(spec: ABTestSpec, sample: Array) -> PairTest:
     test = PairTest(spec.margin, spec.equivalence)
-    test.extend(found.tolist())
+    test.extend(sample.tolist())
     return test

@@ -12,13 +12,13 @@ from hotswap_ray.core.rollout.ab_report import ABTestSpec
 
 
 class ABTestPhase(StrEnum):
-    """How far a test is; they follow each other, and ``ending`` may follow any open one."""
+    """How far a test is, in order; only ``ending`` may follow any open phase."""
 
     PREPARING = "preparing"  # models are loaded and validated
     SETTLING = "settling"  # the ingress gets to know the conversations that go on
     RUNNING = "running"
     ENDING = "ending"  # the conversations are still divided
-    CLOSING = "closing"  # they are not; what was loaded for the test goes
+    CLOSING = "closing"  # they are no longer divided; what was loaded for the test is given back
     ENDED = "ended"
 
 
@@ -27,7 +27,7 @@ class ABTest:
     """One A/B test.
 
     Attributes:
-        id: Asking again with it is the same test.
+        id: Given by whoever asks; the same id again is the same test.
         task: Task whose conversations are divided.
         control: Its active model.
         spec: What was asked for.
@@ -97,12 +97,12 @@ class ABTest:
         What was seen changes all the time and does not count; phase, shares and who is out do.
         """
         state = (self.id, str(self.phase), sorted(self.weights.items()), sorted(self.dropped))
-        said = (self.reason, self.promote, self.swap_id, self.error)
-        return hashlib.sha256(repr((*state, *said)).encode()).hexdigest()[:12]
+        outcome = (self.reason, self.promote, self.swap_id, self.error)
+        return hashlib.sha256(repr((*state, *outcome)).encode()).hexdigest()[:12]
 
     def to_doc(self, brief: bool = False) -> dict[str, Any]:
         """Plain values for the store and for JSON; a ``brief`` one has no report and history."""
-        doc = {one.name: getattr(self, one.name) for one in fields(self)}
+        doc = {column.name: getattr(self, column.name) for column in fields(self)}
         for name in ("weights", "dropped", "lent"):
             doc[name] = dict(doc[name])
         if brief:
@@ -113,7 +113,7 @@ class ABTest:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> ABTest:
         """Inverse of ``to_doc``; unknown keys of a newer version are ignored."""
-        known = {one.name: doc[one.name] for one in fields(cls) if one.name in doc}
-        known["spec"] = ABTestSpec.model_validate(known["spec"])
-        known["phase"] = ABTestPhase(known["phase"])
-        return cls(**known)
+        values = {column.name: doc[column.name] for column in fields(cls) if column.name in doc}
+        values["spec"] = ABTestSpec.model_validate(values["spec"])
+        values["phase"] = ABTestPhase(values["phase"])
+        return cls(**values)

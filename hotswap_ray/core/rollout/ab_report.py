@@ -64,17 +64,17 @@ def report(
         >>> def of(quality):
         ...     return Seen(np.ones(200), none, none, np.resize(quality, 200), none, none, none)
         >>> seen = {"old": of([1.0, 0.0]), "new": of([1.0, 1.0, 1.0, 0.9])}
-        >>> found = report(ABTestSpec(variants=("new",)), "old", seen)
-        >>> found.state, found.reason, found.winner
+        >>> result = report(ABTestSpec(variants=("new",)), "old", seen)
+        >>> result.state, result.reason, result.winner
         ('ended', 'better', 'new')
     """
     arms = _arms(control, spec, seen)
     pairs, failed = _compared(spec, control, seen)
-    out = {**_harm(control, pairs, failed), **(dropped or {})}
+    excluded = {**_harm(control, pairs, failed), **(dropped or {})}
     comparisons = tuple(
-        _comparison(pair, name, failed[name], out.get(name)) for name, pair in pairs.items()
+        _comparison(pair, name, failed[name], excluded.get(name)) for name, pair in pairs.items()
     )
-    reason, winner = _end(spec, control, arms, pairs, out, spent_s)
+    reason, winner = _end(spec, control, arms, pairs, excluded, spent_s)
     missing = tuple(arm.model for arm in arms if arm.requests and not arm.values)
     sentence = sentence_of(
         reason, winner, control, arms, comparisons, missing, spec.metric, spec.min_requests
@@ -117,18 +117,18 @@ def history(
     arrivals = np.sort(np.concatenate([seen[model].at_s for model in models] or [np.empty(0)]))
     arrivals = arrivals[~np.isnan(arrivals)]
     counts = np.unique(np.linspace(1, len(arrivals), points).round()).astype(int)
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in spec.variants}
+    curves: dict[str, list[dict[str, Any]]] = {name: [] for name in spec.variants}
     for count in counts[counts >= 1].tolist() if len(arrivals) else []:
         until = partial(np.greater_equal, arrivals[count - 1])
-        then = {model: seen[model].where(until) for model in models}
+        requests = {model: seen[model].where(until) for model in models}
         for name in spec.variants:
-            pair = pair_of(spec, control, then, name)
+            pair = pair_of(spec, control, requests, name)
             if pair.effect is not None:
                 low, high = pair.interval
-                found[name].append(
+                curves[name].append(
                     {"requests": count, "effect": pair.effect, "low": low, "high": high}
                 )
-    return found
+    return curves
 
 
 def _compared(
@@ -142,13 +142,13 @@ def _compared(
 def _harm(
     control: str, pairs: Mapping[str, Pair], failed: Mapping[str, tuple[str, ...]]
 ) -> dict[str, str]:
-    found = {}
+    reasons = {}
     for name, pair in pairs.items():
         if pair.verdict == "worse":
-            found[name] = f"proven worse than {control}, by {-(pair.effect or 0.0):.3f}"
+            reasons[name] = f"proven worse than {control}, by {-(pair.effect or 0.0):.3f}"
         elif failed[name]:
-            found[name] = "guardrail failed: " + "; ".join(failed[name])
-    return found
+            reasons[name] = "guardrail failed: " + "; ".join(failed[name])
+    return reasons
 
 
 def _failed(spec: ABTestSpec, control: str, seen: Mapping[str, Seen], name: str) -> tuple[str, ...]:
@@ -167,16 +167,16 @@ def _arms(control: str, spec: ABTestSpec, seen: Mapping[str, Seen]) -> tuple[Arm
 
 def _arm(spec: ABTestSpec, seen: Mapping[str, Seen], model: str, total: int) -> ArmSummary:
     values = measured(spec, seen, model)
-    one = seen.get(model)
-    times = np.empty(0) if one is None else one.of_successes("latency_ms")
-    costs = np.empty(0) if one is None else one.known("cost_usd")
-    requests = 0 if one is None else len(one.success)
+    record = seen.get(model)
+    times = np.empty(0) if record is None else record.of_successes("latency_ms")
+    costs = np.empty(0) if record is None else record.known("cost_usd")
+    requests = 0 if record is None else len(record.success)
     return ArmSummary(
         model=model,
         requests=requests,
         values=len(values),
         mean=_mean(values),
-        success_rate=None if one is None else _mean(one.known("success")),
+        success_rate=None if record is None else _mean(record.known("success")),
         latency_p50_ms=float(np.quantile(times, 0.5)) if len(times) else None,
         latency_p95_ms=float(np.quantile(times, 0.95)) if len(times) else None,
         cost_usd=float(costs.sum()) if len(costs) else None,
@@ -215,11 +215,11 @@ def _end(
     control: str,
     arms: tuple[ArmSummary, ...],
     pairs: Mapping[str, Pair],
-    out: Mapping[str, str],
+    excluded: Mapping[str, str],
     spent_s: float,
 ) -> tuple[ABTestReason, str | None]:
     """Why the test is over, if it is, and which model to take."""
-    live = {name: pair for name, pair in pairs.items() if name not in out}
+    live = {name: pair for name, pair in pairs.items() if name not in excluded}
     if not live:
         worse = all(pair.verdict == "worse" for pair in pairs.values())
         return ("worse" if worse else "harm"), None
@@ -234,8 +234,8 @@ def _end(
             and not (pair.verdict == "not_better" and _cheaper(prices[name], prices[control]))
             for name, pair in live.items()
         ):
-            same = [name for name, pair in live.items() if pair.verdict == "equivalent"]
-            return ("equivalent", _cheapest(control, same, arms)) if same else ("not_better", None)
+            ties = [name for name, pair in live.items() if pair.verdict == "equivalent"]
+            return ("equivalent", _cheapest(control, ties, arms)) if ties else ("not_better", None)
     if sum(requests.values()) >= spec.max_requests:
         return "max_requests", None
     return ("max_s" if spent_s >= spec.max_s else "running"), None
@@ -245,28 +245,28 @@ def _cheaper(price: float | None, other: float | None) -> bool:
     return price is not None and other is not None and price <= CHEAPER * other
 
 
-def _cheapest(control: str, same: list[str], arms: tuple[ArmSummary, ...]) -> str | None:
+def _cheapest(control: str, ties: list[str], arms: tuple[ArmSummary, ...]) -> str | None:
     """The model that is clearly cheaper than each of the others; the control may be it."""
-    prices = {arm.model: arm.mean_cost_usd for arm in arms if arm.model in (control, *same)}
-    known = {model: price for model, price in prices.items() if price is not None}
-    if len(known) < len(prices):
+    prices = {arm.model: arm.mean_cost_usd for arm in arms if arm.model in (control, *ties)}
+    priced = {model: price for model, price in prices.items() if price is not None}
+    if len(priced) < len(prices):
         return None
-    best = min(known, key=lambda model: known[model])
+    best = min(priced, key=lambda model: priced[model])
     if best != control:
-        return best if known[best] <= CHEAPER * known[control] else None
-    clear = all(known[best] <= CHEAPER * price for model, price in known.items() if model != best)
-    return best if clear and known[best] > 0 else None
+        return best if priced[best] <= CHEAPER * priced[control] else None
+    clear = all(priced[best] <= CHEAPER * price for model, price in priced.items() if model != best)
+    return best if clear and priced[best] > 0 else None
 
 
 def _extra_cost(
     arms: tuple[ArmSummary, ...], control: str, seen: Mapping[str, Seen]
 ) -> float | None:
-    usual = next(arm.mean_cost_usd for arm in arms if arm.model == control)
-    tried = [arm for arm in arms if arm.model != control and arm.requests]
-    if usual is None or not tried or any(arm.cost_usd is None for arm in tried):
+    control_price = next(arm.mean_cost_usd for arm in arms if arm.model == control)
+    variants = [arm for arm in arms if arm.model != control and arm.requests]
+    if control_price is None or not variants or any(arm.cost_usd is None for arm in variants):
         return None
-    known = {arm.model: len(seen[arm.model].known("cost_usd")) for arm in tried}
-    return sum((arm.cost_usd or 0.0) - usual * known[arm.model] for arm in tried)
+    priced = {arm.model: len(seen[arm.model].known("cost_usd")) for arm in variants}
+    return sum((arm.cost_usd or 0.0) - control_price * priced[arm.model] for arm in variants)
 
 
 def _given_up(arms: tuple[ArmSummary, ...]) -> float | None:

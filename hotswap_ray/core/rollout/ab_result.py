@@ -126,8 +126,8 @@ class ABTestReport:
         doc = asdict(self)
         for name in ("missing", "arms", "comparisons"):
             doc[name] = list(doc[name])
-        for one in doc["comparisons"]:
-            one["failed"] = list(one["failed"])
+        for row in doc["comparisons"]:
+            row["failed"] = list(row["failed"])
         return doc
 
 
@@ -154,22 +154,22 @@ def sentence_of(
         least: Requests that each model needs before an end.
     """
     total = sum(arm.requests for arm in arms)
-    out = [f"{one.model} was dropped ({one.dropped})" for one in comparisons if one.dropped]
+    drops = [f"{row.model} was dropped ({row.dropped})" for row in comparisons if row.dropped]
     parts = [f"{_head(reason, winner, control, comparisons)} after {total:,} requests"]
-    if out:
-        parts.append("; ".join(out))
+    if drops:
+        parts.append("; ".join(drops))
     if missing:
         parts.append(
-            f"{metric} is missing: no answer of {_and(missing)} was judged, so nothing can be "
+            f"{metric} is missing: no answer of {_joined(missing)} was judged, so nothing can be "
             "proven of it; give the task checks or feedback, or compare success"
             if metric == "quality"
-            else f"{metric} is missing at {_and(missing)}"
+            else f"{metric} is missing at {_joined(missing)}"
         )
-    gone = {one.model for one in comparisons if one.dropped}
-    idle = [arm for arm in arms if arm.requests < least and arm.model not in gone]
+    dropped = {row.model for row in comparisons if row.dropped}
+    idle = [arm for arm in arms if arm.requests < least and arm.model not in dropped]
     if idle and reason in ("running", "max_requests", "max_s"):
-        seen = _and([f"{arm.model} has {arm.requests}" for arm in idle])
-        parts.append(f"each model needs {least} requests, {seen}")
+        counts = _joined([f"{arm.model} has {arm.requests}" for arm in idle])
+        parts.append(f"each model needs {least} requests, {counts}")
     return "; ".join(parts) + "."
 
 
@@ -177,28 +177,28 @@ def _head(
     reason: ABTestReason, winner: str | None, control: str, comparisons: Sequence[Comparison]
 ) -> str:
     if reason == "better":
-        one = next(one for one in comparisons if one.model == winner)
+        best = next(row for row in comparisons if row.model == winner)
         return (
-            f"{winner} is better than {control} by {one.effect:+.3f} "
-            f"[{one.low:+.3f}, {one.high:+.3f}] (e-value {one.e_better:.3g})"
+            f"{winner} is better than {control} by {best.effect:+.3f} "
+            f"[{best.low:+.3f}, {best.high:+.3f}] (e-value {best.e_better:.3g})"
         )
     if reason == "equivalent":
-        same = _and([one.model for one in comparisons if one.verdict == "equivalent"])
+        names = _joined([row.model for row in comparisons if row.verdict == "equivalent"])
         cheaper = f"; {winner} is cheaper" if winner else f", so {control} stays"
-        return f"{same} and {control} are as good as each other{cheaper},"
+        return f"{names} and {control} are as good as each other{cheaper},"
     if reason == "running":
-        known = [one for one in comparisons if one.effect is not None and not one.dropped]
-        if not known:
+        compared = [row for row in comparisons if row.effect is not None and not row.dropped]
+        if not compared:
             return "The test is running"
-        one = max(known, key=lambda one: one.log_e_better)
+        best = max(compared, key=lambda row: row.log_e_better)
         return (
-            f"The test is running, {one.model} at {one.effect:+.3f} against {control} "
-            f"[{one.low:+.3f}, {one.high:+.3f}]"
+            f"The test is running, {best.model} at {best.effect:+.3f} against {control} "
+            f"[{best.low:+.3f}, {best.high:+.3f}]"
         )
-    names = _and(
+    names = _joined(
         [
-            one.model if one.effect is None else f"{one.model} ({one.effect:+.3f})"
-            for one in comparisons
+            row.model if row.effect is None else f"{row.model} ({row.effect:+.3f})"
+            for row in comparisons
         ]
     )
     return {
@@ -210,5 +210,5 @@ def _head(
     }[reason]
 
 
-def _and(names: Sequence[str]) -> str:
+def _joined(names: Sequence[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

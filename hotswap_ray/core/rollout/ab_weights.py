@@ -32,8 +32,8 @@ def weights_of(
     above the floor ``min_weight`` that every model keeps, rounded down to whole percents so that
     small changes need no new route table.
 
-    They keep the test valid because values meet by number, in blocks fixed beforehand; why, and
-    what they ask for in return, is told in ``core/rollout/ab_pairs.py``.
+    They keep the test valid because values meet by number, in blocks fixed beforehand.
+    ``core/rollout/ab_pairs.py`` explains why, and what adaptive shares require.
 
     Args:
         spec: The test.
@@ -50,10 +50,10 @@ def weights_of(
     values = [measured(spec, seen, model) for model in live]
     if not spec.adaptive or min(map(len, values)) < spec.min_requests:
         return {name: 0.0 if name in dropped else share for name, share in spec.shares.items()}
-    rest = 1 - spec.min_weight * len(live)
+    spare = 1 - spec.min_weight * len(live)
     chances = dict(zip(live, chances_of_best(values), strict=True))
     return {
-        name: max(_percent(spec.min_weight + rest * chances[name]), spec.min_weight)
+        name: max(_percent(spec.min_weight + spare * chances[name]), spec.min_weight)
         if name in chances
         else 0.0
         for name in spec.variants

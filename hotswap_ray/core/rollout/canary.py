@@ -52,5 +52,5 @@ def next_move(
         return "on", ""
     if spent_s <= plan.max_step_s:
         return "wait", ""
-    text = "; ".join(f"{one.metric} {one.result}: {one.detail}" for one in checks)
+    text = "; ".join(f"{check.metric} {check.result}: {check.detail}" for check in checks)
     return "doubt", f"inconclusive after {spent_s:.0f} s with {requests} requests: {text}"

@@ -49,20 +49,20 @@ def conclude(old_name: str, new_name: str, active: Seen, candidate: Seen) -> Con
         >>> conclude("small", "large", fine, fine).sentence
         'large and small are equivalent within 0.03: success 1.000 against 1.000, 400 requests'
     """
-    what, old, new = _compared(active, candidate)
+    metric, old, new = _compared(active, candidate)
     if not (len(old) and len(new)):
         return Conclusion("passed", f"nothing is proven of {new_name}: no requests to compare")
     test = PairTest(margin=0.0, width=WIDTH)
     test.extend(matched(old, new).tolist())
     result = _result(test)
-    told = {
+    claim = {
         "better": f"{new_name} is better than {old_name}",
         "equivalent": f"{new_name} and {old_name} are equivalent within {WIDTH:g}",
         "not_worse": f"{new_name} is not worse than {old_name} by {WIDTH:g}",
         "passed": f"nothing is proven of {new_name} and {old_name} yet",
     }[result]
-    numbers = f"{what} {new.mean():.3f} against {old.mean():.3f}, {len(new)} requests"
-    return Conclusion(result, f"{told}: {numbers}")
+    numbers = f"{metric} {new.mean():.3f} against {old.mean():.3f}, {len(new)} requests"
+    return Conclusion(result, f"{claim}: {numbers}")
 
 
 def _compared(active: Seen, candidate: Seen) -> tuple[str, Array, Array]:

@@ -101,36 +101,36 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[GuardrailR
         >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
         >>> good = Seen(np.ones(60), quick, none, none, none, none, none)
         >>> bad = Seen(np.arange(60) % 2.0, quick, none, none, none, none, none)
-        >>> [(one.metric, one.result) for one in check(GuardrailSpec(), good, bad)]
+        >>> [(row.metric, row.result) for row in check(GuardrailSpec(), good, bad)]
         [('error_rate', 'failed'), ('latency_p95', 'passed')]
     """
-    found: list[GuardrailResult] = []
+    results: list[GuardrailResult] = []
     if spec.error_rate is not None:
         old, new = 1 - active.success, 1 - candidate.success
-        found.append(_means("error_rate", spec.error_rate, spec, old, new, "failures"))
+        results.append(_means("error_rate", spec.error_rate, spec, old, new, "failures"))
     if spec.latency_p95 is not None:
         old, new = active.of_successes("latency_ms"), candidate.of_successes("latency_ms")
-        found.append(_tail("latency_p95", spec.latency_p95, spec, old, new))
+        results.append(_tail("latency_p95", spec.latency_p95, spec, old, new))
     if spec.ttft_p95 is not None:
         old, new = active.of_successes("ttft_ms"), candidate.of_successes("ttft_ms")
-        if _looked_at("ttft_p95", spec, old, new):  # whole answers have none
-            found.append(_tail("ttft_p95", spec.ttft_p95, spec, old, new))
+        if _looked_at("ttft_p95", spec, old, new):  # answers that are not streamed have none
+            results.append(_tail("ttft_p95", spec.ttft_p95, spec, old, new))
     if spec.quality is not None:
         old, new = active.known("quality"), candidate.known("quality")
         if _looked_at("quality", spec, old, new):  # somebody judges this task
-            found.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
+            results.append(_means("quality", spec.quality, spec, 1 - old, 1 - new, "quality lost"))
     if spec.cost is not None:
         old, new = active.known("cost_usd"), candidate.known("cost_usd")
         if _looked_at("cost", spec, old, new):  # somebody has a price
-            found.append(_price("cost", spec.cost, spec, old, new))
+            results.append(_price("cost", spec.cost, spec, old, new))
     if spec.format_validity is not None:
         old, new = 1 - active.known("format_ok"), 1 - candidate.known("format_ok")
-        # A form that hardly any client asks for must not keep everybody waiting.
-        usual = len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success)
-        if usual or "format_validity" in spec.required:
+        # A form that hardly any client asks for must not delay the whole rollout.
+        common = len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success)
+        if common or "format_validity" in spec.required:
             limit = spec.format_validity
-            found.append(_means("format_validity", limit, spec, old, new, "wrong forms"))
-    return found
+            results.append(_means("format_validity", limit, spec, old, new, "wrong forms"))
+    return results
 
 
 def _looked_at(metric: Metric, spec: GuardrailSpec, old: Array, new: Array) -> bool:
@@ -139,7 +139,7 @@ def _looked_at(metric: Metric, spec: GuardrailSpec, old: Array, new: Array) -> b
 
 def overall(checks: Sequence[GuardrailResult]) -> GuardrailStatus:
     """All guardrails together: one that failed decides; errors and doubts wait."""
-    results = {one.result for one in checks}
+    results = {check.result for check in checks}
     order: tuple[GuardrailStatus, ...] = ("failed", "error", "inconclusive", "passed")
     return next((result for result in order if result in results), "error")
 
@@ -152,7 +152,7 @@ def failures(checks: Sequence[GuardrailResult]) -> list[str]:
         >>> failures([GuardrailResult("cost", "failed", "too dear"), passed])
         ['cost: too dear']
     """
-    return [f"{one.metric}: {one.detail}" for one in checks if one.result == "failed"]
+    return [f"{check.metric}: {check.detail}" for check in checks if check.result == "failed"]
 
 
 def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
@@ -168,10 +168,10 @@ def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
         'both models fail: 100% of the latest 20 requests of the active one, 100% of the other'
     """
     least = spec.min_requests
-    latest = [one.success[-least:] for one in (active, candidate)]
-    if any(len(one) < least or one.mean() > 1 - BOTH_FAIL for one in latest):
+    latest = [seen.success[-least:] for seen in (active, candidate)]
+    if any(len(outcomes) < least or outcomes.mean() > 1 - BOTH_FAIL for outcomes in latest):
         return ""
-    old, new = (f"{1 - one.mean():.0%}" for one in latest)
+    old, new = (f"{1 - outcomes.mean():.0%}" for outcomes in latest)
     return (
         f"both models fail: {old} of the latest {least} requests of the active one, "
         f"{new} of the other"
@@ -200,9 +200,9 @@ def _price(
     most = float(np.quantile(np.concatenate((old, new)), 0.99)) or 1.0
     fair_old = np.minimum(old, most) / most
     fair_new = np.minimum(new, most) / most / (1 + limit)
-    found = _means(metric, 0.0, spec, fair_old, fair_new, "")
+    result = _means(metric, 0.0, spec, fair_old, fair_new, "")
     detail = f"{new.mean():.3g} USD a request against {old.mean():.3g}, {limit:+.0%} allowed"
-    return replace(found, detail=detail)
+    return replace(result, detail=detail)
 
 
 def _tail(
