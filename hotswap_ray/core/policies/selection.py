@@ -97,7 +97,7 @@ def best(arms: Sequence[Arm]) -> Arm:
 
 
 def policy_names() -> list[str]:
-    """Names that ``make_policy`` knows, built in and installed."""
+    """Names that ``make_policy`` accepts, built in and installed."""
     return sorted({*BUILT_IN, *(entry.name for entry in entry_points(group=GROUP))})
 
 
@@ -114,8 +114,8 @@ def find_policy(name: str) -> Callable[..., Policy]:
     for entry in entry_points(group=GROUP):
         if entry.name == name:
             return cast("Callable[..., Policy]", entry.load())
-    near = get_close_matches(name, policy_names(), 1)
-    hint = f"; did you mean {near[0]}?" if near else "."
+    matches = get_close_matches(name, policy_names(), 1)
+    hint = f"; did you mean {matches[0]}?" if matches else "."
     raise ConfigError(f"policy {name!r} is unknown{hint} There are {', '.join(policy_names())}")
 
 
@@ -134,8 +134,8 @@ def make_policy(name: str, options: Mapping[str, Any] | None = None) -> Policy:
         >>> policy.select(Snapshot("t", (Arm("a"), Arm("b"))), random.Random(1))
         'b'
     """
-    made = find_policy(name)
+    factory = find_policy(name)
     try:
-        return made(**(options or {}))
+        return factory(**(options or {}))
     except TypeError as error:
         raise ConfigError(f"policy {name}: {error}") from None

@@ -20,9 +20,9 @@ class Fixed:
     def select(self, snapshot: Snapshot, rng: random.Random) -> str:
         """The stated model, or the active one where that may not serve."""
         models = [arm.model for arm in snapshot.arms]
-        for wanted in (self.model, snapshot.active):
-            if wanted in models:
-                return str(wanted)
+        for name in (self.model, snapshot.active):
+            if name in models:
+                return str(name)
         return models[0]
 
     def update(self, arm: str, reward: float | None) -> None:

@@ -44,14 +44,14 @@ class Thompson:
         self.shortest = shortest
         self.longest = longest
         self._arm: str | None = None
-        self._left = 0
+        self._remaining = 0
 
     def select(self, snapshot: Snapshot, rng: random.Random) -> str:
         """The block's model, or a new draw when the block is over or its model is gone."""
-        if self._left > 0 and self._arm is not None:
+        if self._remaining > 0 and self._arm is not None:
             for arm in snapshot.arms:
                 if arm.model == self._arm:
-                    self._left -= 1
+                    self._remaining -= 1
                     return self._arm
         arms = list(snapshot.arms)
         tied = len(arms) > 1 and all(arm.belief == arms[0].belief for arm in arms)
@@ -65,8 +65,8 @@ class Thompson:
             if draw > highest:
                 chosen, highest = arm, draw
         self._arm = chosen.model
-        likely = best(arms) is chosen and not tied
-        self._left = (self.longest if likely else self.shortest) - 1
+        is_best = best(arms) is chosen and not tied
+        self._remaining = (self.longest if is_best else self.shortest) - 1
         return self._arm
 
     def update(self, arm: str, reward: float | None) -> None:

@@ -32,7 +32,7 @@ class Threshold:
         self.cooldown = cooldown
         self.explore = explore
         self._active: str | None = None
-        self._since = 0
+        self._since_swap = 0
 
     def select(self, snapshot: Snapshot, rng: random.Random) -> str:
         """The active model, unless the coin explores or the rule has just swapped."""
@@ -40,14 +40,14 @@ class Threshold:
         if self._active not in arms:
             start = snapshot.active
             self._active = start if start in arms else rng.choice(snapshot.arms).model
-            self._since = 0
+            self._since_swap = 0
         active = arms[str(self._active)]
-        if self._since >= self.cooldown and self._disappoints(active, snapshot.quality_target):
-            known = [a for a in snapshot.arms if a.count >= self.min_samples]
-            top = max(known, key=_mean)
+        if self._since_swap >= self.cooldown and self._disappoints(active, snapshot.quality_target):
+            measured = [arm for arm in snapshot.arms if arm.count >= self.min_samples]
+            top = max(measured, key=_mean)
             if _mean(top) > _mean(active):
-                self._active, self._since = top.model, 0
-        self._since += 1
+                self._active, self._since_swap = top.model, 0
+        self._since_swap += 1
         if rng.random() < self.explore:
             return rng.choice(snapshot.arms).model
         return str(self._active)
