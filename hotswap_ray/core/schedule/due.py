@@ -61,11 +61,11 @@ def runs(spec: ScheduleSpec, after_s: float) -> Iterator[float]:
     if spec.expires_at is not None:
         last_s = instant(spec.expires_at, spec.timezone)
     if spec.at is not None:
-        found = iter([instant(spec.at, spec.timezone)])
+        due_times = iter([instant(spec.at, spec.timezone)])
     else:
         assert spec.cron is not None
-        found = cron_runs(spec.cron, spec.timezone, after_s)
-    for at_s in found:
+        due_times = cron_runs(spec.cron, spec.timezone, after_s)
+    for at_s in due_times:
         if at_s > last_s:
             return
         if at_s > after_s:
@@ -81,22 +81,22 @@ def latest_due(spec: ScheduleSpec, after_s: float, now_s: float) -> float:
     """The run to do now, after one that was handled; in the future when none is due.
 
     Of several that are due only the latest counts. Those that are past their deferral count
-    only when no other does: then the first, so that it is told as expired.
+    only when no other does: then the first, so that it is reported as expired.
 
     Args:
         spec: The schedule.
         after_s: Due time of the last run that was handled.
         now_s: Unix time.
     """
-    found_s = next_run(spec, after_s)
-    if found_s > now_s:
-        return found_s
-    # Not every minute of a long absence: only those that may still run.
+    run_s = next_run(spec, after_s)
+    if run_s > now_s:
+        return run_s
+    # After a long absence only the runs that may still begin are walked through, not all of them.
     for at_s in runs(spec, max(after_s, now_s - spec.defer_s)):
         if at_s > now_s:
             break
-        found_s = at_s
-    return found_s
+        run_s = at_s
+    return run_s
 
 
 def deadline(spec: ScheduleSpec, due_s: float) -> float:
@@ -147,8 +147,8 @@ def admit(
         return Admission("wait", "swaps", f"{len(open_tasks)} of {spec.at_once} swaps open", INF)
     bound = spec.quiet_below_rps
     if bound is not None and (requests_per_s is None or requests_per_s >= bound):
-        seen = "unknown" if requests_per_s is None else f"{requests_per_s:.3g} requests/s"
-        text = f"traffic of {task} is {seen}, not below {bound:g}"
+        rate = "unknown" if requests_per_s is None else f"{requests_per_s:.3g} requests/s"
+        text = f"traffic of {task} is {rate}, not below {bound:g}"
         return Admission("wait", "quiet", text, now_s + QUIET_CHECK_S)
     return Admission("start")
 
