@@ -42,7 +42,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BETS = np.array([0.03, 0.07, 0.15, 0.25, 0.40, 0.55, 0.75, 0.95])
-"""Shares of the largest safe bet: the small win on small gaps, the large ones early."""
+"""Shares of the largest safe bet: small ones win on small gaps, large ones win early."""
 LOG_BETS = math.log(len(BETS))
 SIDES = {"better": 0, "worse": 1, "not_better": 2, "not_worse": 3}
 Side = Literal["better", "worse", "not_better", "not_worse"]
@@ -76,8 +76,8 @@ class PairTest:
         self.margin = margin
         self.width = width
         self._shift = np.array([-margin, -margin, width, width])
-        largest = 1 + np.array([margin, margin, -width, -width])  # of a loss
-        self._bets = BETS / largest[:, None]
+        largest_loss = 1 + np.array([margin, margin, -width, -width])
+        self._bets = BETS / largest_loss[:, None]
         self._wealth = np.zeros((4, len(BETS)))
         self._logs = [0.0, 0.0, 0.0, 0.0]
         self.count = 0
@@ -105,7 +105,7 @@ class PairTest:
         return self._logs[SIDES[side]]
 
     def _sum_up(self) -> None:
-        # Here and not at a look: there are far more tests to look at than pairs to add.
+        # Done when pairs are added, not at each look: looks read far more tests than get new pairs.
         summed: NDArray[np.float64] = np.logaddexp.reduce(self._wealth, axis=1)
         self._logs = [value - LOG_BETS for value in summed.tolist()]
 
@@ -132,17 +132,17 @@ class PairTest:
             >>> whole, part = PairTest(), PairTest()
             >>> whole.extend([0.5, -0.25]), part.extend([0.5])
             (None, None)
-            >>> rest = whole.without(part)
-            >>> rest.count, round(rest.mean, 6)
+            >>> remainder = whole.without(part)
+            >>> remainder.count, round(remainder.mean, 6)
             (1, -0.25)
         """
-        rest = PairTest(self.margin, self.width)
-        rest.count = self.count - part.count
-        if rest.count:
-            rest.mean = (self.mean * self.count - part.mean * part.count) / rest.count
-            rest._wealth = self._wealth - part._wealth
-            rest._sum_up()
-        return rest
+        remainder = PairTest(self.margin, self.width)
+        remainder.count = self.count - part.count
+        if remainder.count:
+            remainder.mean = (self.mean * self.count - part.mean * part.count) / remainder.count
+            remainder._wealth = self._wealth - part._wealth
+            remainder._sum_up()
+        return remainder
 
     def to_doc(self) -> dict[str, Any]:
         """Plain values for the store; ``from_doc`` gives the same test back."""
@@ -157,11 +157,11 @@ class PairTest:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> PairTest:
         """Inverse of ``to_doc``."""
-        made = cls(doc["margin"], doc["width"])
-        made.count, made.mean = doc["count"], doc["mean"]
-        made._wealth = np.array(doc["wealth"])
-        made._sum_up()
-        return made
+        test = cls(doc["margin"], doc["width"])
+        test.count, test.mean = doc["count"], doc["mean"]
+        test._wealth = np.array(doc["wealth"])
+        test._sum_up()
+        return test
 
 
 def proven(better: float, worse: float, not_better: float, not_worse: float, bar: float) -> Verdict:
@@ -185,7 +185,7 @@ def differences(
 ) -> NDArray[np.float64]:
     """Means of blocks of new values less those of blocks of old ones, by number.
 
-    What ``Matching`` makes one by one of values that are all there: with ``block`` 1 the same.
+    With ``block`` 1 these are the differences that ``Matching`` yields one by one.
 
     Args:
         new: Values in order, shape (n,).
@@ -198,9 +198,9 @@ def differences(
         [0.5]
     """
     number = min(len(new) // block, len(old) // ratio)
-    ours = new[: number * block].reshape(number, block).mean(1)
-    found: NDArray[np.float64] = ours - old[: number * ratio].reshape(number, ratio).mean(1)
-    return found
+    means = new[: number * block].reshape(number, block).mean(1)
+    result: NDArray[np.float64] = means - old[: number * ratio].reshape(number, ratio).mean(1)
+    return result
 
 
 class Matching:
@@ -243,11 +243,11 @@ class Matching:
         return self._match()
 
     def _match(self) -> list[float]:
-        found = []
+        completed = []
         while self._candidate and len(self._active) >= self.ratio:
             mean = sum(self._active.popleft() for _ in range(self.ratio)) / self.ratio
-            found.append(self._candidate.popleft() - mean)
-        return found
+            completed.append(self._candidate.popleft() - mean)
+        return completed
 
 
 class FairShare:

@@ -38,8 +38,8 @@ class Drift:
 
     Example:
         >>> drift = Drift()
-        >>> seen = [drift.update(value) for value in [1.0] * 200 + [0.0] * 40]
-        >>> seen.index("alarm") - 200 < 30, drift.recent < 0.3
+        >>> changes = [drift.update(value) for value in [1.0] * 200 + [0.0] * 40]
+        >>> changes.index("alarm") - 200 < 30, drift.recent < 0.3
         (True, True)
     """
 
@@ -63,8 +63,8 @@ class Drift:
             ``alarm`` once, when it is raised; ``confirmed`` when ADWIN agrees that it fell.
         """
         scaled = self._scaled(value)
-        known = not math.isnan(self.recent)
-        self.recent = self.recent + 0.05 * (value - self.recent) if known else value
+        has_recent = not math.isnan(self.recent)
+        self.recent = self.recent + 0.05 * (value - self.recent) if has_recent else value
         before = self._adwin.estimation
         self._hinkley.update(scaled)
         self._adwin.update(value)

@@ -28,7 +28,7 @@ from hotswap_ray.core.proof.betting import BETS, LOG_BETS
 STEPS = 22
 """Halvings of the range; an end is exact to half a millionth."""
 GRID = 4096
-"""Different differences beyond which they are rounded down to multiples of one part of it."""
+"""More distinct differences than this are rounded down to multiples of ``1 / GRID``."""
 
 
 def interval(
@@ -63,7 +63,7 @@ def interval(
 
 def _lowest(d: NDArray[np.float64], bar: float) -> float:
     """The number below which every mean is refuted."""
-    values, counts = np.unique(d, return_counts=True)  # judgements are few different numbers
+    values, counts = np.unique(d, return_counts=True)  # judged qualities take few distinct values
     if len(values) > GRID:  # rounding down only costs wealth: the bound stays valid
         values, counts = np.unique(np.floor(d * GRID) / GRID, return_counts=True)
     low, high = -1.0, float(values @ counts / counts.sum())  # no bet wins against the mean itself
