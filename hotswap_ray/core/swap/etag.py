@@ -1,4 +1,4 @@
-"""Two operators at once: who acts on what he saw acts only if it still is what he saw."""
+"""Two operators at once: whoever acts on an outdated view of a swap is refused."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def matches(record: HasEtag, if_match: str | None) -> bool:
 
 
 def mismatch(swap: Swap) -> PreconditionFailed:
-    """The error of a condition that does not hold, with what the swap is now."""
+    """The error of a condition that does not hold; its text gives the swap's phase and etag."""
     return PreconditionFailed(
         f"swap {swap.swap_id} is {swap.phase} by now (etag {swap.etag}); it changed since you "
         "looked, so nothing was done: look again and decide anew"
@@ -45,7 +45,7 @@ def mismatch(swap: Swap) -> PreconditionFailed:
 
 
 def require(swap: Swap | None, if_match: str | None, task: str = "") -> None:
-    """Refuse to act on what is not as the caller saw it.
+    """Refuse to act on a swap that changed since the caller saw it.
 
     Args:
         swap: The record as it is now; ``None`` if the task has had no swap.

@@ -39,28 +39,31 @@ def served(swaps: Sequence[Swap]) -> list[Served]:
     Example:
         >>> first = Swap("s1", "t", "a", 1, "b", 1, Phase.SUCCEEDED, updated_at_s=5)
         >>> second = Swap("s2", "t", "b", 1, "c", 1, Phase.SUCCEEDED, updated_at_s=9)
-        >>> [one.model for one in served([second, first])]
+        >>> [row.model for row in served([second, first])]
         ['c', 'b', 'a']
     """
-    found: dict[str, Served] = {}  # the newest last
+    records: dict[str, Served] = {}  # the newest last
     for swap in reversed(swaps):
         if swap.phase is Phase.SUCCEEDED:
             old, new = swap.from_model, swap.to_model
-            before = found.get(old, Served(old, 0))
-            found[old] = Served(old, swap.from_generation, before.since_s, before.swap_id)
-            gone_s = sum(swap.seconds.get(p, 0.0) for p in ("draining", "baking", "retiring"))
-            _newest(
-                found, Served(new, swap.to_generation, swap.updated_at_s - gone_s, swap.swap_id)
+            earlier = records.get(old, Served(old, 0))
+            records[old] = Served(old, swap.from_generation, earlier.since_s, earlier.swap_id)
+            after_switch_s = sum(
+                swap.seconds.get(p, 0.0) for p in ("draining", "baking", "retiring")
+            )
+            _put_newest(
+                records,
+                Served(new, swap.to_generation, swap.updated_at_s - after_switch_s, swap.swap_id),
             )
         elif swap.phase is Phase.ROLLED_BACK:
             old = swap.from_model
-            _newest(found, Served(old, swap.from_generation, swap.updated_at_s, swap.swap_id))
-    return [*reversed(found.values())]
+            _put_newest(records, Served(old, swap.from_generation, swap.updated_at_s, swap.swap_id))
+    return [*reversed(records.values())]
 
 
-def _newest(found: dict[str, Served], one: Served) -> None:
-    found.pop(one.model, None)
-    found[one.model] = one
+def _put_newest(records: dict[str, Served], record: Served) -> None:
+    records.pop(record.model, None)
+    records[record.model] = record
 
 
 def kept_warm(swaps: Iterable[Swap]) -> list[tuple[str, str, int]]:
@@ -72,4 +75,4 @@ def kept_warm(swaps: Iterable[Swap]) -> list[tuple[str, str, int]]:
         [('t', 'a', 3)]
     """
     facts = ((swap.task, swap.facts[KEPT_WARM]) for swap in swaps if KEPT_WARM in swap.facts)
-    return [*dict.fromkeys((task, kept["model"], kept["generation"]) for task, kept in facts)]
+    return [*dict.fromkeys((task, fact["model"], fact["generation"]) for task, fact in facts)]

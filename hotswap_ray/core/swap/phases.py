@@ -74,7 +74,7 @@ TRANSITIONS: Mapping[Phase, Mapping[Event, Phase]] = {
         E.PAUSE: P.CANARY,
         E.RESUME: P.CANARY,
     },
-    # One commit of the route table. FAILED says that it did not happen.
+    # One commit of the route table; FAILED means that it did not happen.
     P.SWITCHING: {E.DONE: P.DRAINING, E.FAILED: P.RELEASING},
     P.DRAINING: {E.DONE: P.BAKING, E.FAILED: P.DRAINING, E.ROLLBACK: P.ROLLING_BACK},
     P.BAKING: {
@@ -170,9 +170,9 @@ class Swap:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> Swap:
         """Inverse of ``to_doc``; unknown keys of a newer version are ignored."""
-        known = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
-        known["phase"] = Phase(known["phase"])
-        return cls(**known)
+        values = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
+        values["phase"] = Phase(values["phase"])
+        return cls(**values)
 
 
 def may(phase: Phase, event: Event) -> bool:
@@ -205,14 +205,15 @@ def advance(swap: Swap, event: Event, now_s: float, error: str = "") -> Swap:
     """
     moves = TRANSITIONS[swap.phase]
     if event not in moves:
-        can = ", ".join(sorted(moves)) or "nothing, it has ended"
+        possible = ", ".join(sorted(moves)) or "nothing, it has ended"
         raise IllegalTransition(
-            f"swap {swap.swap_id} is {swap.phase}; {event} is not possible there (possible: {can})"
+            f"swap {swap.swap_id} is {swap.phase}; {event} is not possible there "
+            f"(possible: {possible})"
         )
-    spent = max(0.0, now_s - swap.updated_at_s) if swap.updated_at_s else 0.0
+    spent_s = max(0.0, now_s - swap.updated_at_s) if swap.updated_at_s else 0.0
     seconds = dict(swap.seconds)
     key = swap.phase.value  # JSON takes plain texts as keys
-    seconds[key] = round(seconds.get(key, 0.0) + spent, 4)
+    seconds[key] = round(seconds.get(key, 0.0) + spent_s, 4)
     return replace(
         swap,
         phase=moves[event],
