@@ -44,8 +44,8 @@ class Beliefs:
 
     Args:
         cells: Evidence per (task, model).
-        tasks: Tasks to know; others lend nothing.
-        models: Models to know.
+        tasks: Tasks to learn from; evidence of other tasks is not used.
+        models: Models to learn from, likewise.
         parent: Parent of a task.
 
     Example:
@@ -75,11 +75,11 @@ class Beliefs:
         table = np.zeros((3, len(tasks), len(models)))
         for (task, model), cell in cells.items():
             if task in self._row and model in self._column:
-                found = reward_moment(cell, self.scored[task])
+                moment = reward_moment(cell, self.scored[task])
                 table[:, self._row[task], self._column[model]] = (
-                    found.weight,
-                    found.mean,
-                    found.variance,
+                    moment.weight,
+                    moment.mean,
+                    moment.variance,
                 )
         self.prior: Prior = learn(table[0], table[1], table[2], [parent(task) for task in tasks])
 

@@ -44,17 +44,17 @@ def observe(answers: Iterable[Mapping[str, Any]]) -> dict[str, Any] | None:
     scores = [row["quality"] for row in rows if _is_number(row["quality"])]
     memory = [row["memory_bytes"] for row in rows if row["memory_bytes"]]
     rate = len(good) / len(rows)
-    found: dict[str, Any] = {"count": len(rows), "reward": "quality" if scores else "success"}
+    actual: dict[str, Any] = {"count": len(rows), "reward": "quality" if scores else "success"}
     if len(scores) >= LEAST or not scores:
-        found["quality"] = rate * statistics.fmean(scores) if scores else rate
-        found["judged"] = len(scores) or len(rows)
+        actual["quality"] = rate * statistics.fmean(scores) if scores else rate
+        actual["judged"] = len(scores) or len(rows)
     if len(good) >= LEAST:
-        found["latency_ms"] = statistics.median(row["latency_ms"] for row in good)
+        actual["latency_ms"] = statistics.median(row["latency_ms"] for row in good)
         for name in ("tokens_in", "tokens_out"):
-            found[name] = statistics.fmean(row[name] for row in good)
+            actual[name] = statistics.fmean(row[name] for row in good)
     if memory:
-        found["memory_bytes"] = statistics.median(memory)
-    return {key: short(v) if isinstance(v, float) else v for key, v in found.items()}
+        actual["memory_bytes"] = statistics.median(memory)
+    return {key: short(v) if isinstance(v, float) else v for key, v in actual.items()}
 
 
 def compare(prediction: Prediction, actual: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -69,38 +69,38 @@ def compare(prediction: Prediction, actual: Mapping[str, Any]) -> dict[str, dict
         ``relative_error`` (``None`` when 0 was predicted).
 
     Example:
-        >>> said = Prediction("t", "a", latency_ms=Interval(80, 100, 130))
-        >>> compare(said, {"latency_ms": 140.0})["latency_ms"]["relative_error"]
+        >>> prediction = Prediction("t", "a", latency_ms=Interval(80, 100, 130))
+        >>> compare(prediction, {"latency_ms": 140.0})["latency_ms"]["relative_error"]
         0.4
     """
-    found = {}
+    rows = {}
     for name in QUANTITIES:
-        said, seen = getattr(prediction, name), actual.get(name)
-        if said is None or seen is None:
+        band, value = getattr(prediction, name), actual.get(name)
+        if band is None or value is None:
             continue
         if name == "quality":
             if actual.get("reward", prediction.reward) != prediction.reward:
                 continue  # predicted of success, measured of scores
-            said = _for_answers(said, prediction.answer_sd, actual.get("judged", ANSWERS))
-        found[name] = {
-            "predicted": said.mid,
-            "low": short(said.low),
-            "high": short(said.high),
-            "actual": seen,
-            "inside": bool(said.low <= seen <= said.high),
-            "relative_error": short((seen - said.mid) / said.mid) if said.mid else None,
+            band = _for_answers(band, prediction.answer_sd, actual.get("judged", ANSWERS))
+        rows[name] = {
+            "predicted": band.mid,
+            "low": short(band.low),
+            "high": short(band.high),
+            "actual": value,
+            "inside": bool(band.low <= value <= band.high),
+            "relative_error": short((value - band.mid) / band.mid) if band.mid else None,
         }
-    return found
+    return rows
 
 
-def _for_answers(said: Interval, answer_sd: float, judged: int) -> Interval:
+def _for_answers(band: Interval, answer_sd: float, judged: int) -> Interval:
     """The interval of a mean over another number of answers; a cut end stays cut."""
-    more = (Z * answer_sd) ** 2 * (1 / judged - 1 / ANSWERS)
-    down, up = (math.sqrt(max(half**2 + more, 0.0))
-                for half in (said.mid - said.low, said.high - said.mid))  # fmt: skip
-    low = max(said.mid - down, 0.0) if said.low > 0 else 0.0
-    high = min(said.mid + up, 1.0) if said.high < 1 else 1.0
-    return Interval(low, said.mid, high)
+    variance = (Z * answer_sd) ** 2 * (1 / judged - 1 / ANSWERS)
+    down, up = (math.sqrt(max(half**2 + variance, 0.0))
+                for half in (band.mid - band.low, band.high - band.mid))  # fmt: skip
+    low = max(band.mid - down, 0.0) if band.low > 0 else 0.0
+    high = min(band.mid + up, 1.0) if band.high < 1 else 1.0
+    return Interval(low, band.mid, high)
 
 
 def calibration(compared: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
@@ -114,26 +114,26 @@ def calibration(compared: Iterable[Mapping[str, Mapping[str, Any]]]) -> dict[str
         distance ``calibration_error``, and the mean absolute ``relative_error``.
 
     Example:
-        >>> said = Prediction("t", "a", load_s=Interval(1, 2, 4))
-        >>> calibration([compare(said, {"load_s": s}) for s in (2.0, 5.0)])["load_s"]["inside"]
+        >>> forecast = Prediction("t", "a", load_s=Interval(1, 2, 4))
+        >>> calibration([compare(forecast, {"load_s": s}) for s in (2.0, 5.0)])["load_s"]["inside"]
         0.5
     """
     by_name: defaultdict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for one in compared:
-        for name, row in one.items():
+    for comparison in compared:
+        for name, row in comparison.items():
             by_name[name].append(row)
-    found = {}
+    report = {}
     for name, rows in by_name.items():
         inside = statistics.fmean(row["inside"] for row in rows)
         errors = [abs(e) for row in rows if (e := row["relative_error"]) is not None]
-        found[name] = {
+        report[name] = {
             "n": len(rows),
             "inside": short(inside),
             "nominal": NOMINAL,
             "calibration_error": short(abs(inside - NOMINAL)),
             "relative_error": short(statistics.fmean(errors)) if errors else None,
         }
-    return found
+    return report
 
 
 def _is_number(value: float | None) -> bool:

@@ -4,7 +4,7 @@ Every stream forgets by its own count: an observation has half its weight after
 ``HALF_LIFE`` later ones of the same stream. Rare feedback is thus not washed out by
 frequent latencies. Success is a Beta, quality a mean and variance of the scores that
 exist (a missing one is not an observation), the rest are sketches with 2% or 5% error.
-A failed request says nothing about latency or tokens: a fast refusal is not a fast model.
+Latency and tokens of a failed request do not count: a fast refusal is not a fast model.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ TOKEN_BINS = 128
 
 Cell = tuple[str, str]
 
-# The upper ends are those of the store's columns: one odd row must not block the log.
+# The upper ends are those of the store's columns: one row out of range must not block the log.
 BOUNDS = (
     ("latency_ms", math.inf),
     ("ttft_ms", math.inf),
@@ -134,31 +134,31 @@ class Evidence:
 
     def extend(self, batch: Sequence[Outcome]) -> None:
         """Take in outcomes of this cell in their order; see ``problem`` for what is valid."""
-        decay, good, bad = self.decay, self.successes, self.failures
+        decay, successes, failures = self.decay, self.successes, self.failures
         latency: list[float] = []
         ttft: list[float] = []
         tokens_in: list[float] = []
         tokens_out: list[float] = []
         scores: list[float] = []
         for outcome in batch:
-            good *= decay
-            bad *= decay
+            successes *= decay
+            failures *= decay
             if outcome.success:
-                good += 1
+                successes += 1
                 latency.append(outcome.latency_ms)
                 tokens_in.append(outcome.tokens_in)
                 tokens_out.append(outcome.tokens_out)
                 if outcome.ttft_ms is not None:
                     ttft.append(outcome.ttft_ms)
             else:
-                bad += 1
+                failures += 1
             if outcome.quality is not None:
                 scores.append(outcome.quality)
             if outcome.memory_bytes:
                 self.memory_bytes = outcome.memory_bytes
             if outcome.at_s > self.last_at_s:
                 self.last_at_s = outcome.at_s
-        self.successes, self.failures = good, bad
+        self.successes, self.failures = successes, failures
         self.count += len(batch)
         self.latency_ms.extend(latency)
         self.ttft_ms.extend(ttft)
@@ -187,8 +187,8 @@ class Evidence:
         self.successes += other.successes
         self.failures += other.failures
         self.quality.merge(other.quality)
-        for mine, theirs in zip(self._sketches(), other._sketches(), strict=True):
-            mine.merge(theirs)
+        for sketch, other_sketch in zip(self._sketches(), other._sketches(), strict=True):
+            sketch.merge(other_sketch)
         if other.last_at_s >= self.last_at_s:
             self.memory_bytes = other.memory_bytes or self.memory_bytes
             self.last_at_s = other.last_at_s
@@ -235,14 +235,14 @@ class Evidence:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> Evidence:
         """Inverse of ``to_doc``."""
-        made = cls(doc["task"], doc["model"], doc["half_life"])
+        evidence = cls(doc["task"], doc["model"], doc["half_life"])
         for name in ("count", "quality_count", "successes", "failures"):
-            setattr(made, name, doc[name])
-        made.memory_bytes, made.last_at_s = doc["memory_bytes"], doc["last_at_s"]
-        made.quality.weight, made.quality.mean, made.quality.squares = doc["quality"]
-        for sketch, saved in zip(made._sketches(), doc["sketches"], strict=True):
+            setattr(evidence, name, doc[name])
+        evidence.memory_bytes, evidence.last_at_s = doc["memory_bytes"], doc["last_at_s"]
+        evidence.quality.weight, evidence.quality.mean, evidence.quality.squares = doc["quality"]
+        for sketch, saved in zip(evidence._sketches(), doc["sketches"], strict=True):
             sketch.load(saved)
-        return made
+        return evidence
 
 
 def group(batch: Iterable[Outcome]) -> dict[Cell, list[Outcome]]:

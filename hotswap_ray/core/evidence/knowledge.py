@@ -1,8 +1,8 @@
 """What is known of a task, whichever model serves it. It survives every swap whole.
 
 The other half, what was observed of one model, is ``core/evidence/cell.py``; nothing here turns
-one model's observations into another's. A new model gets a prior of the *task*: weak,
-with its mass on show.
+one model's observations into another's. A new model gets a prior of the *task*: it is weak,
+and its mass is reported.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ class TaskKnowledge:
 
     def configured(self, spec: TaskSpec) -> TaskKnowledge:
         """Take over what the configuration states, except what a person changed later."""
-        fresh: dict[str, Any] = {
+        configured: dict[str, Any] = {
             "requirements": spec.requirements,
             "preferences": spec.preferences,
             "quality_target": spec.quality_target,
         }
-        return replace(self, **{k: v for k, v in fresh.items() if k not in self.stated})
+        return replace(self, **{k: v for k, v in configured.items() if k not in self.stated})
 
     def learn(
         self,
@@ -83,20 +83,20 @@ class TaskKnowledge:
             >>> TaskKnowledge("t").learn(1.0, complexity="high").complexity
             'high'
         """
-        given: dict[str, Any] = {"preferences": preferences, "complexity": complexity}
-        given = {key: value for key, value in given.items() if value is not None}
-        stated = tuple(sorted({*self.stated, *given}))
-        return replace(self, **given, stated=stated, updated_s=max(now_s, self.updated_s))
+        changes: dict[str, Any] = {"preferences": preferences, "complexity": complexity}
+        changes = {key: value for key, value in changes.items() if value is not None}
+        stated = tuple(sorted({*self.stated, *changes}))
+        return replace(self, **changes, stated=stated, updated_s=max(now_s, self.updated_s))
 
     def observe(self, cells: Sequence[Evidence], now_s: float) -> TaskKnowledge:
         """Renew the references from the evidence of every model at this task."""
         seen = sum(cell.count for cell in cells)
         if not seen:
             return self
-        good = sum(cell.successes for cell in cells)
-        total = good + sum(cell.failures for cell in cells)
+        successes = sum(cell.successes for cell in cells)
+        total = successes + sum(cell.failures for cell in cells)
         scored = sum(cell.quality.weight for cell in cells)
-        success = good / total
+        success = successes / total
         quality = sum(c.quality.mean * c.quality.weight for c in cells) / scored if scored else None
         tokens_in = _pooled((c.tokens_in for c in cells), TOKEN_ACCURACY, TOKEN_BINS)
         tokens_out = _pooled((c.tokens_out for c in cells), TOKEN_ACCURACY, TOKEN_BINS)
@@ -127,8 +127,8 @@ class TaskKnowledge:
         if other.task != self.task:
             raise ValueError(f"knowledge of {other.task} is none of {self.task}")
         newer, older = (self, other) if self.updated_s >= other.updated_s else (other, self)
-        kept = {name: getattr(older, name) for name in older.stated if name not in newer.stated}
-        return replace(newer, **kept, stated=tuple(sorted({*newer.stated, *older.stated})))
+        added = {name: getattr(older, name) for name in older.stated if name not in newer.stated}
+        return replace(newer, **added, stated=tuple(sorted({*newer.stated, *older.stated})))
 
     def enhance(self, criteria: Criteria) -> Criteria:
         """Fill in what a request does not state; what it states is kept.
@@ -137,21 +137,21 @@ class TaskKnowledge:
             >>> TaskKnowledge("t", quality_target=0.9).enhance(Criteria("t")).quality_threshold
             0.9
         """
-        needs = self.requirements
+        limits = self.requirements
 
-        def first(stated: T | None, known: T | None) -> T | None:
-            return known if stated is None else stated
+        def first(stated: T | None, default: T | None) -> T | None:
+            return default if stated is None else stated
 
-        capabilities = dict.fromkeys((*criteria.required_capabilities, *needs.capabilities))
+        capabilities = dict.fromkeys((*criteria.required_capabilities, *limits.capabilities))
         hardware = criteria.available_hardware
-        if not hardware and needs.accelerator != "any":
-            hardware = (needs.accelerator,)
+        if not hardware and limits.accelerator != "any":
+            hardware = (limits.accelerator,)
         return replace(
             criteria,
             required_capabilities=tuple(capabilities),
             quality_threshold=first(criteria.quality_threshold, self.quality_target),
-            max_latency_ms=first(criteria.max_latency_ms, needs.max_latency_ms),
-            max_memory_bytes=first(criteria.max_memory_bytes, needs.max_memory_bytes),
+            max_latency_ms=first(criteria.max_latency_ms, limits.max_latency_ms),
+            max_memory_bytes=first(criteria.max_memory_bytes, limits.max_memory_bytes),
             available_hardware=hardware,
             preferences=first(criteria.preferences, self.preferences),
         )
@@ -169,19 +169,19 @@ class TaskKnowledge:
 
         An earlier version took a weight of energy, which nothing measures; it counts as 0.
         """
-        known = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
-        known["requirements"] = Requirements.model_validate(known.get("requirements", {}))
-        weights = dict(known.get("preferences", {}))
+        values = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
+        values["requirements"] = Requirements.model_validate(values.get("requirements", {}))
+        weights = dict(values.get("preferences", {}))
         if weights.pop("energy", 0):
-            log.warning("task %s: its saved weight of energy counts as 0", known.get("task"))
-        known["preferences"] = Preferences.model_validate(weights)
-        known["stated"] = tuple(known.get("stated", ()))
-        return cls(**known)
+            log.warning("task %s: its saved weight of energy counts as 0", values.get("task"))
+        values["preferences"] = Preferences.model_validate(weights)
+        values["stated"] = tuple(values.get("stated", ()))
+        return cls(**values)
 
 
 @dataclass(frozen=True, slots=True)
 class TransferRecord:
-    """What a new model was told of its task, and what it has to earn itself.
+    """What a new model got of its task's knowledge, and what it has to learn itself.
 
     Attributes:
         task: Task id.
@@ -270,5 +270,5 @@ def _pooled(sketches: Iterable[Sketch], accuracy: float, bins: int) -> dict[str,
     pool = Sketch(accuracy, bins)
     for sketch in sketches:
         pool.merge(sketch)
-    found = {f"p{q}": pool.quantile(q / 100) for q in (10, 50, 90, 99)}
-    return {name: round(value, 3) for name, value in found.items() if value is not None}
+    quantiles = {f"p{q}": pool.quantile(q / 100) for q in (10, 50, 90, 99)}
+    return {name: round(value, 3) for name, value in quantiles.items() if value is not None}

@@ -45,7 +45,7 @@ class Learned:
         self.prices: dict[str, Price] = {}
 
     def take(self, cells: dict[Cell, Evidence], dirty: set[Cell]) -> None:
-        """Put evidence from the store in the place of what is here."""
+        """Replace the evidence in memory by evidence from the store."""
         self.cells, self.dirty = cells, dirty
         self._by_task.clear()
         for (task, _), cell in cells.items():
@@ -55,18 +55,18 @@ class Learned:
     def configure(self, tasks: Iterable[TaskSpec]) -> None:
         """Take over what the configuration states."""
         for spec in tasks:
-            known = self.knowledge.get(spec.id) or TaskKnowledge(spec.id)
-            self.knowledge[spec.id] = known.configured(spec)
+            knowledge = self.knowledge.get(spec.id) or TaskKnowledge(spec.id)
+            self.knowledge[spec.id] = knowledge.configured(spec)
 
     def adopt(self, imported: dict[str, TaskKnowledge]) -> None:
         """Take over imported knowledge; this cluster's configuration wins over its own."""
-        for task, known in imported.items():
-            mine = self.knowledge.get(task, known)
+        for task, knowledge in imported.items():
+            own = self.knowledge.get(task, knowledge)
             self.knowledge[task] = replace(
-                known,
-                requirements=mine.requirements,
-                quality_target=mine.quality_target,
-                preferences=(known if "preferences" in known.stated else mine).preferences,
+                knowledge,
+                requirements=own.requirements,
+                quality_target=own.quality_target,
+                preferences=(knowledge if "preferences" in knowledge.stated else own).preferences,
             )
 
     def fold(self, batch: Sequence[Outcome]) -> None:
@@ -104,10 +104,10 @@ class Learned:
         Raises:
             NotFound: The task is unknown; the closest name is given.
         """
-        known = self.knowledge.get(task)
-        if known is None:
+        knowledge = self.knowledge.get(task)
+        if knowledge is None:
             raise NotFound(f"unknown task {task!r}{did_you_mean(task, self.knowledge)}")
-        return known
+        return knowledge
 
     def refresh(self, task: str, now_s: float) -> TaskKnowledge:
         """Knowledge of a task with its references renewed from the evidence.
@@ -115,16 +115,16 @@ class Learned:
         Raises:
             NotFound: The task is unknown.
         """
-        known = self.known(task).observe(self.of_task(task), now_s)
-        self.knowledge[task] = known
-        return known
+        knowledge = self.known(task).observe(self.of_task(task), now_s)
+        self.knowledge[task] = knowledge
+        return knowledge
 
     def prior(self, task: str, model: str) -> Belief:
         """What the other tasks and models let expect of a model, without its own evidence."""
         tasks = {task, *(t for t, m in self.cells if m == model)}
         models = {model, *(m for t, m in self.cells if t in tasks and m)}
-        others = {key: cell for key, cell in self.cells.items() if key != (task, model)}
-        return Beliefs(others, sorted(tasks), sorted(models)).of(task, model)
+        other_cells = {key: cell for key, cell in self.cells.items() if key != (task, model)}
+        return Beliefs(other_cells, sorted(tasks), sorted(models)).of(task, model)
 
     def rows(self, task: str | None = None) -> list[dict[str, Any]]:
         """A flat row per cell; ``model`` is ``None`` for reports that name no model.

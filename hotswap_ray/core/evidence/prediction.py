@@ -1,4 +1,4 @@
-"""What a model is expected to do at a task, said before a swap and held against it after.
+"""What a model is expected to do at a task: predicted before a swap, compared after it.
 
 Every interval is nominally 90%. For quality, latency and cost it is one for the *mean or
 median over the next answers*, so it holds both what is not known of the model and the chance
@@ -73,7 +73,7 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is expected of a model at a task; ``None`` where nothing says anything.
+    """What is expected of a model at a task; ``None`` where there is no evidence.
 
     Attributes:
         task: Task id.
@@ -109,11 +109,11 @@ class Prediction:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> Prediction:
         """Inverse of ``to_doc``; keys of a newer version are ignored."""
-        known = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
+        values = {key: doc[key] for key in cls.__dataclass_fields__ if key in doc}
         for name in QUANTITIES:
-            if known.get(name) is not None:
-                known[name] = Interval(**known[name])
-        return cls(**known)
+            if values.get(name) is not None:
+                values[name] = Interval(**values[name])
+        return cls(**values)
 
 
 def predict(
@@ -130,8 +130,8 @@ def predict(
     Example:
         >>> cell = Evidence("t", "a")
         >>> cell.score([0.8, 1.0] * 20)
-        >>> found = predict("t", "a", {("t", "a"): cell}).quality
-        >>> found.low < 0.9 < found.high
+        >>> quality = predict("t", "a", {("t", "a"): cell}).quality
+        >>> quality.low < 0.9 < quality.high
         True
     """
     known = known or Known()
@@ -190,15 +190,15 @@ def _latency(task: str, model: str, cells: Mapping[Cell, Evidence]) -> Interval 
         low, mid, high = (own.latency_ms.quantile(0.5 + side * reach) or 0.0 for side in (-1, 0, 1))
         return Interval(low * (1 - ACCURACY), mid, high * (1 + ACCURACY))
     medians = {
-        key: math.log(found)
+        key: math.log(median)
         for key, cell in cells.items()
-        if _enough(cell.latency_ms) and (found := cell.latency_ms.quantile(0.5))
+        if _enough(cell.latency_ms) and (median := cell.latency_ms.quantile(0.5))
     }
     gaps: defaultdict[str, list[float]] = defaultdict(list)
-    for (other, rival), theirs in medians.items():
-        here, mine = medians.get((task, rival)), medians.get((other, model))
-        if other != task and rival != model and here is not None and mine is not None:
-            gaps[other].append(here + mine - theirs)
+    for (other, rival), rival_there in medians.items():
+        rival_here, model_there = medians.get((task, rival)), medians.get((other, model))
+        if other != task and rival != model and rival_here is not None and model_there is not None:
+            gaps[other].append(rival_here + model_there - rival_there)
     return lognormal([math.exp(statistics.fmean(gap)) for gap in gaps.values()], LATENCY_SPREAD)
 
 
@@ -212,16 +212,16 @@ def _cost(task: str, model: str, cells: Mapping[Cell, Evidence], known: Known) -
             return None
         half = Z * spread * math.sqrt(1 / own.tokens_in.weight + 1 / ANSWERS)
         return Interval(max(mid - half, 0.0), mid, mid + half)
-    found = [
+    costs = [
         known.cost_usd(cell.tokens_in.mean, cell.tokens_out.mean)
         for (name, _), cell in cells.items()
         if name == task and _enough(cell.tokens_in)
     ]
-    return lognormal([cost for cost in found if cost], COST_SPREAD)
+    return lognormal([cost for cost in costs if cost], COST_SPREAD)
 
 
 def _enough(sketch: Sketch) -> bool:
-    return sketch.weight > LEAST - 1  # ten weigh a little less than ten
+    return sketch.weight > LEAST - 1  # forgetting makes ten answers weigh a little less than ten
 
 
 def _sd(sketch: Sketch) -> float:
@@ -244,8 +244,8 @@ def lognormal(samples: Sequence[float], spread: float) -> Interval | None:
         ``None`` without samples.
 
     Example:
-        >>> found = lognormal([2.0, 2.2, 1.9], 0.3)
-        >>> round(found.low, 1), found.mid, round(found.high, 1)
+        >>> interval = lognormal([2.0, 2.2, 1.9], 0.3)
+        >>> round(interval.low, 1), interval.mid, round(interval.high, 1)
         (1.1, 2.0, 3.5)
     """
     logs = [math.log(value) for value in samples if value > 0]

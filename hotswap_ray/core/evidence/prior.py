@@ -92,8 +92,8 @@ class Prior:
         """
         mass, prior = float(self.mass[task, model]), float(self.mean[task, model])
         total = weight + mass
-        joined = (weight * mean + mass * prior) / total if weight else prior
-        return Belief(joined, math.sqrt(float(self.sigma2[task]) / total), prior, mass)
+        posterior = (weight * mean + mass * prior) / total if weight else prior
+        return Belief(posterior, math.sqrt(float(self.sigma2[task]) / total), prior, mass)
 
 
 def learn(
@@ -119,22 +119,22 @@ def learn(
         True
     """
     tasks, models = weight.shape
-    seen = weight > 0
-    mean = np.where(seen, mean, 0.0)
+    observed = weight > 0
+    mean = np.where(observed, mean, 0.0)
     sigma2 = _within(weight, variance)
     noise = sigma2[:, None] / np.maximum(weight, 1e-9)
     family = _families(parents, tasks)
     level, slope = np.full((tasks, 1), 0.5), np.ones((tasks, 1))
     model, related, tau2 = np.zeros((1, models)), np.zeros((tasks, models)), TAU2
     for _ in range(ROUNDS):
-        trust = np.where(seen, 1 / (tau2 + noise), 0.0)
-        rest = mean - slope * model - related
-        level = ((trust * rest).sum(1, keepdims=True) + 0.5 / LEVEL2) / (
+        trust = np.where(observed, 1 / (tau2 + noise), 0.0)
+        residual = mean - slope * model - related
+        level = ((trust * residual).sum(1, keepdims=True) + 0.5 / LEVEL2) / (
             trust.sum(1, keepdims=True) + 1 / LEVEL2
         )
-        rest = mean - level - related
-        model = _ridge(trust * slope**2, rest / slope, None)
-        slope = ((trust * model * rest).sum(1, keepdims=True) + 1 / SLOPE2) / (
+        residual = mean - level - related
+        model = _ridge(trust * slope**2, residual / slope, None)
+        slope = ((trust * model * residual).sum(1, keepdims=True) + 1 / SLOPE2) / (
             (trust * model**2).sum(1, keepdims=True) + 1 / SLOPE2
         )
         slope = np.maximum(slope, 0.1)
@@ -145,17 +145,17 @@ def learn(
         by_task, by_model = trust.sum(1), (trust * slope**2).sum(0)
         by_slope = (trust * model**2).sum(1)
         used = sum(
-            float((found / (found + 1 / spread2)).sum())
-            for found, spread2 in ((by_task, LEVEL2), (by_model, EFFECT2), (by_slope, SLOPE2))
+            float((precision / (precision + 1 / spread2)).sum())
+            for precision, spread2 in ((by_task, LEVEL2), (by_model, EFFECT2), (by_slope, SLOPE2))
         )
         own = tau2 * trust * (mean - level - slope * model - related)
         freedom = max(tau2 * float(trust.sum()) - used, 0.0)
         tau2 = (float((own**2).sum()) + TAU2 * TAU2_MASS) / (freedom + TAU2_MASS)
         tau2 = min(max(tau2, 1e-4), 0.25)
-    trust = np.where(seen, 1 / (tau2 + noise), 0.0)
-    of_level = 1 / (trust.sum(1, keepdims=True) + 1 / LEVEL2)
-    of_model = 1 / ((trust * slope**2).sum(0, keepdims=True) + 1 / EFFECT2)
-    spread2 = tau2 + of_level + slope**2 * of_model
+    trust = np.where(observed, 1 / (tau2 + noise), 0.0)
+    level_variance = 1 / (trust.sum(1, keepdims=True) + 1 / LEVEL2)
+    model_variance = 1 / ((trust * slope**2).sum(0, keepdims=True) + 1 / EFFECT2)
+    spread2 = tau2 + level_variance + slope**2 * model_variance
     mass = np.minimum(sigma2[:, None] / spread2, CAP)
     return Prior(level + slope * model + related, mass, sigma2, tau2)
 
@@ -178,11 +178,11 @@ def _families(parents: Sequence[str] | None, tasks: int) -> Array | None:
     return np.array([[float(parent == name) for parent in parents] for name in names])
 
 
-def _ridge(trust: Array, rest: Array, family: Array | None) -> Array:
+def _ridge(trust: Array, residual: Array, family: Array | None) -> Array:
     """Effect of each model, over all tasks or within each family, shrunk to zero."""
-    told = trust * rest
+    weighted = trust * residual
     if family is None:
-        effect: Array = told.sum(0, keepdims=True) / (trust.sum(0, keepdims=True) + 1 / EFFECT2)
+        effect: Array = weighted.sum(0, keepdims=True) / (trust.sum(0, keepdims=True) + 1 / EFFECT2)
         return effect
-    within: Array = family.T @ ((family @ told) / (family @ trust + 1 / EFFECT2))
+    within: Array = family.T @ ((family @ weighted) / (family @ trust + 1 / EFFECT2))
     return within

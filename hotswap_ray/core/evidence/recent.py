@@ -49,11 +49,11 @@ class RecentLatencies:
             until_s: Unix time, excluded.
             task: Only this task.
         """
-        wanted = (self._at_s >= since_s) & (self._at_s < until_s)
+        mask = (self._at_s >= since_s) & (self._at_s < until_s)
         if task is not None:
-            wanted &= self._task == self._numbers.get(task, -2)
-        found = self._latency_ms[wanted]
-        return (float(np.quantile(found, 0.99)) if len(found) else None), len(found)
+            mask &= self._task == self._numbers.get(task, -2)
+        latencies = self._latency_ms[mask]
+        return (float(np.quantile(latencies, 0.99)) if len(latencies) else None), len(latencies)
 
     def rate(self, now_s: float, task: str, over_s: float = 300.0) -> float:
         """Answers of a task a second, over the last ``over_s``."""

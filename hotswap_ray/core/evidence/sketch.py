@@ -2,8 +2,8 @@
 
 DDSketch (Masson, Rim, Lee: DDSketch, VLDB 2019): value x is counted in bucket
 ``ceil(log_gamma(x))`` with ``gamma = (1 + a) / (1 - a)``, so that any quantile read from a
-bucket's middle is within a relative error of ``a``. Two things are ours and the reason not
-to use the package of that name: counts decay, and a batch is counted by numpy at once.
+bucket's middle is within a relative error of ``a``. The package of that name is not used because
+it lacks two things: counts that decay, and batches that numpy counts at once.
 """
 
 from __future__ import annotations

@@ -91,8 +91,8 @@ def utility(
 
 def reward_share(preferences: Preferences) -> float:
     """Share of the utility that is the reward: how far its uncertainty reaches the utility."""
-    rest = preferences.latency + preferences.cost + preferences.memory
-    total = preferences.quality + rest
+    secondary = preferences.latency + preferences.cost + preferences.memory
+    total = preferences.quality + secondary
     return preferences.quality / total if total else 1.0
 
 
