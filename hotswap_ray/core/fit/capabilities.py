@@ -21,9 +21,9 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "stop": ("stop_sequence", "stop_sequences", "stop_words", "stop_strings"),
     "stream_usage": ("streaming_usage", "stream_options", "usage_in_stream"),
 }
-"""The name used here, and others for it. A table: what it does not hold is matched by name only."""
+"""The name used here, and synonyms of it. A name that is not in the table matches only itself."""
 
-_MEANING = {other: name for name, others in SYNONYMS.items() for other in others}
+_MEANING = {synonym: name for name, synonyms in SYNONYMS.items() for synonym in synonyms}
 
 
 def canonical(name: str) -> str:
