@@ -112,11 +112,11 @@ class SwapController(
             judge,
             Canary(
                 *(config, store, self._pool, self._publisher, learning, clock),
-                lambda swap: self._runner.note(swap),
+                lambda swap: self._runner.update(swap),
             ),
             Bake(
                 *(config, fleet, self._pool, learning, clock),
-                lambda swap: self._runner.note(swap),
+                lambda swap: self._runner.update(swap),
             ),
             self._retention,
         )

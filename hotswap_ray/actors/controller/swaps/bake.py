@@ -27,7 +27,7 @@ from hotswap_ray.core.swap.phases import Swap
 BEFORE_S = 3600.0
 BEFORE_REQUESTS = 1000
 CALM = 10.0
-"""Pause after a look, in times of what it took: looks cost a tenth of the time at most."""
+"""Pause after a check, as a multiple of its duration: checks take at most a tenth of the time."""
 
 
 class Bake:
@@ -39,7 +39,7 @@ class Bake:
         pool: Models.
         learning: What became of the requests.
         clock: Unix seconds.
-        note: Told of a swap whose facts changed.
+        note: Called with a swap whose facts changed.
     """
 
     def __init__(
@@ -77,31 +77,31 @@ class Bake:
                 await asyncio.sleep(left_s)
                 break
             await asyncio.sleep(min(left_s, max(self._config.bake_check_s, CALM * took_s)))
-            began = time.monotonic()
+            started = time.monotonic()
             try:
                 before = before or await self._before(swap)
                 after = await self._after(swap)
                 checks = check(spec, before, after)
-                swap = _with(swap, checks, len(after.success))
+                swap = _with_checks(swap, checks, len(after.success))
             except HotswapError as error:  # could not measure
                 checks = [GuardrailResult("learning", "error", str(error)[:200])]
-                swap = _with(swap, checks, swap.facts.get("bake", {}).get("requests", 0))
+                swap = _with_checks(swap, checks, swap.facts.get("bake", {}).get("requests", 0))
             failed = "; ".join(failures(checks))
             if failed and not dry_run:
                 swap = await self._breach(swap, failed)
             self._note(swap)
-            took_s = time.monotonic() - began
+            took_s = time.monotonic() - started
         return swap
 
     async def _breach(self, swap: Swap, failed: str) -> Swap:
         self._note(swap)
-        why_not = await self._trouble_of(swap.from_model)
-        if not why_not:
+        obstacle = await self._obstacle(swap.from_model)
+        if not obstacle:
             raise ValidationFailed(f"{swap.to_model} after the switch: {failed}")
-        kept = f"{swap.to_model} is kept in spite of {failed}: {why_not}"
-        return swap.with_facts(bake={**swap.facts["bake"], "kept": kept[:300]})
+        message = f"{swap.to_model} is kept in spite of {failed}: {obstacle}"
+        return swap.with_facts(bake={**swap.facts["bake"], "kept": message[:300]})
 
-    async def _trouble_of(self, model: str) -> str:
+    async def _obstacle(self, model: str) -> str:
         """Why a model cannot take its task back at once; empty if it can."""
         generation = self._pool.generations.get(model)
         if generation is None or not self._pool.is_ready(model):
@@ -116,13 +116,15 @@ class Bake:
 
     async def _before(self, swap: Swap) -> Seen:
         switched_s = _switched_s(swap)
-        seen = await self._observed(swap, switched_s - BEFORE_S)
-        return seen[swap.from_model].where(lambda at_s: at_s < switched_s, newest=BEFORE_REQUESTS)
+        observed = await self._observed(swap, switched_s - BEFORE_S)
+        return observed[swap.from_model].where(
+            lambda at_s: at_s < switched_s, newest=BEFORE_REQUESTS
+        )
 
     async def _after(self, swap: Swap) -> Seen:
         switched_s = _switched_s(swap)
-        seen = await self._observed(swap, switched_s)
-        return seen[swap.to_model].where(lambda at_s: at_s >= switched_s)
+        observed = await self._observed(swap, switched_s)
+        return observed[swap.to_model].where(lambda at_s: at_s >= switched_s)
 
     async def _observed(self, swap: Swap, since_s: float) -> dict[str, Seen]:
         models = (swap.from_model, swap.to_model)
@@ -134,8 +136,8 @@ def _switched_s(swap: Swap) -> float:
     return swap.updated_at_s - swap.seconds.get("draining", 0.0)
 
 
-def _with(swap: Swap, checks: list[GuardrailResult], requests: int) -> Swap:
-    said = [asdict(one) for one in checks]
+def _with_checks(swap: Swap, checks: list[GuardrailResult], requests: int) -> Swap:
+    results = [asdict(result) for result in checks]
     return swap.with_facts(
-        bake={**swap.facts.get("bake", {}), "checks": said, "requests": requests}
+        bake={**swap.facts.get("bake", {}), "checks": results, "requests": requests}
     )

@@ -49,7 +49,7 @@ class Canary:
         publisher: Route table.
         learning: What became of the requests.
         clock: Unix seconds.
-        note: Told of a swap whose facts changed.
+        note: Called with a swap whose facts changed.
     """
 
     def __init__(
@@ -95,29 +95,31 @@ class Canary:
             step = plan.steps[number - 1]
             swap = await self._divide(swap, target, step.weight, number)
             swap = await self._observe(swap, plan, step)
-        return await self._concluded(swap)
+        return await self._conclude(swap)
 
-    async def _concluded(self, swap: Swap) -> Swap:
+    async def _conclude(self, swap: Swap) -> Swap:
         """The swap with what its candidate has proven."""
         try:
-            seen = await self._seen(swap)
-        except HotswapError:  # it has passed all the same
+            observed = await self._observed(swap)
+        except HotswapError:  # the canary has passed; only its numbers are missing
             return swap
         return swap.with_facts(
-            canary={**_state(swap), **asdict(conclude(swap.from_model, swap.to_model, *seen))}
+            canary={**_state(swap), **asdict(conclude(swap.from_model, swap.to_model, *observed))}
         )
 
     async def _divide(self, swap: Swap, target: Target, weight: float, number: int) -> Swap:
         """Give the candidate its share; conversations that began elsewhere stay there."""
-        split, first = self._publisher.table.routes[swap.task].split, Share(target, 0.0)
-        if split is None or split.shares[0] != replace(first, weight=split.weights[0]):
-            split = Split(swap.swap_id, (first,))  # the first, or loaded anew after a crash
+        split, candidate = self._publisher.table.routes[swap.task].split, Share(target, 0.0)
+        if split is None or split.shares[0] != replace(candidate, weight=split.weights[0]):
+            split = Split(
+                swap.swap_id, (candidate,)
+            )  # none yet, or the candidate was loaded again after a crash
         elif split.weights == (weight,) and not split.opening and _state(swap)["step"] == number:
             return swap
         moving: dict[int, int] = {}
         if weight > split.weights[0]:
             split = split.opened((weight,))
-            # Somebody may not know yet who has to wait: nothing is moved before that.
+            # Until every ingress replica knows which conversations have to wait, none is moved.
             opening = AsyncRetrying(retry=retry_if_result(not_), wait=wait_fixed(RETRY_S))
             await opening(self._commit, swap, split)
             moving = self._publisher.moving(swap.task)
@@ -141,7 +143,7 @@ class Canary:
             lambda table: with_split(table, swap.task, split), timeout_s, save
         )
         version = self._publisher.table.version
-        return await self._publisher.wait(lambda said: said.version >= version, timeout_s)
+        return await self._publisher.wait(lambda listener: listener.version >= version, timeout_s)
 
     async def _observe(self, swap: Swap, plan: CanarySpec, step: CanaryStep) -> Swap:
         """Return when the step was passed; for ever while it is paused."""
@@ -149,44 +151,46 @@ class Canary:
             if swap.facts.get("paused"):
                 await asyncio.Event().wait()  # until an operator's event ends it
             state = _state(swap)
-            if (now_s := self._clock()) < state["step_s"]:  # the clock went back: the step anew
+            if (now_s := self._clock()) < state[
+                "step_s"
+            ]:  # the clock went back, so the step begins again
                 state = {**state, "began_s": min(state["began_s"], now_s), "step_s": now_s}
                 swap = swap.with_facts(canary=state)
-            checks, requests, alarm = await self._look(swap, plan, state["step_s"])
-            said = [asdict(one) for one in checks]
-            swap = swap.with_facts(canary={**state, "requests": requests, "checks": said})
+            checks, requests, alarm = await self._check(swap, plan, state["step_s"])
+            results = [asdict(result) for result in checks]
+            swap = swap.with_facts(canary={**state, "requests": requests, "checks": results})
             self._note(swap)
             spent_s = self._clock() - state["step_s"]
-            move, why = next_move(plan, step, checks, requests, spent_s, alarm)
+            move, reason = next_move(plan, step, checks, requests, spent_s, alarm)
             if move == "out":
-                raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {why}")
+                raise ValidationFailed(f"{swap.to_model} at {step.weight:.0%}: {reason}")
             if move == "on":
                 return swap
             if move == "wait":
                 await asyncio.sleep(plan.check_s)
             elif plan.on_inconclusive == "abort":
-                raise ValidationFailed(why)
+                raise ValidationFailed(reason)
             else:
-                swap = swap.with_facts(paused=why[:300])
+                swap = swap.with_facts(paused=reason[:300])
                 await asyncio.to_thread(self._store.save_swap, swap.to_doc())
                 self._note(swap)
 
-    async def _look(
+    async def _check(
         self, swap: Swap, plan: CanarySpec, step_s: float
     ) -> tuple[list[GuardrailResult], int, str]:
         """What the guardrails find, the candidate's requests in this step, and an alarm."""
         try:
-            active, candidate = await self._seen(swap)
-        except HotswapError as error:  # could not measure: no reason to give anything up
+            active, candidate = await self._observed(swap)
+        except HotswapError as error:  # what was not measured fails nothing
             return [GuardrailResult("learning", "error", str(error)[:200])], 0, ""
         in_step = int((candidate.at_s >= step_s).sum())
         alarm = "" if plan.dry_run else both_fail(plan.guardrails, active, candidate)
         return check(plan.guardrails, active, candidate), in_step, alarm
 
-    async def _seen(self, swap: Swap) -> tuple[Seen, Seen]:
+    async def _observed(self, swap: Swap) -> tuple[Seen, Seen]:
         models = (swap.from_model, swap.to_model)
-        seen = await self._learning.observed(swap.task, models, _state(swap)["began_s"])
-        return seen[swap.from_model], seen[swap.to_model]
+        observed = await self._learning.observed(swap.task, models, _state(swap)["began_s"])
+        return observed[swap.from_model], observed[swap.to_model]
 
 
 def _state(swap: Swap) -> dict[str, Any]:

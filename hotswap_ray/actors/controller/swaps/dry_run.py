@@ -1,4 +1,4 @@
-"""What a swap would do, looked up and changed by nothing: the dry run."""
+"""The dry run of a swap: what it would do. Changes nothing."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class SwapPlan:
     Args:
         fleet: The cluster, for the room it has.
         pool: Models.
-        requests: What would refuse it.
-        runner: Swaps that there are.
-        actions: What it would do.
-        learning: What is predicted.
+        requests: Makes the record of the swap, and says what would refuse it.
+        runner: Open and ended swaps.
+        actions: The checks that a swap begins with.
+        learning: Predictions.
     """
 
     def __init__(
@@ -86,9 +86,9 @@ class SwapPlan:
         report, incompatible = self._actions.compatibility(draft)
         if incompatible:
             refusals.append(incompatible)
-        way, why = await self._actions.strategy(draft)
-        if way is None:
-            refusals.append(InsufficientResources(f"no room for {model}: {why}", 30.0))
+        chosen, reason = await self._actions.strategy(draft)
+        if chosen is None:
+            refusals.append(InsufficientResources(f"no room for {model}: {reason}", 30.0))
         exists = swap_id is not None and await self._requests.same(swap_id) is not None
         prediction = await self._prediction(task, model)
         return {
@@ -100,8 +100,8 @@ class SwapPlan:
             "from_model": draft.from_model,
             "to_model": model,
             "gaps": [str(gap) for gap in report.gaps],
-            "strategy": way,
-            "reason": why,
+            "strategy": chosen,
+            "reason": reason,
             "room": {"need": _plain(self._need(model)), "free": _plain(await self._fleet.free())},
             "canary": [step["weight"] for step in facts["plan"].get("steps", ())],
             "prediction": prediction,
@@ -117,7 +117,7 @@ class SwapPlan:
     async def _prediction(self, task: str, model: str) -> dict[str, Any] | None:
         try:
             return await self._learning.predict(task, model)
-        except HotswapError:  # the learnings are away; a swap goes on without them too
+        except HotswapError:  # a swap runs without the learnings too
             return None
 
 

@@ -1,4 +1,4 @@
-"""The golden prompts decide whether a model may serve, not that it says it is healthy."""
+"""A model may serve only if it answers the golden prompts; to be healthy is not enough."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4, check=Check(kind="lengt
 
 @dataclass(frozen=True, slots=True)
 class GoldenAnswer:
-    """What came of one golden prompt; ``quality`` is ``None`` when no check could tell."""
+    """The result of one golden prompt; ``quality`` is ``None`` when no check could judge it."""
 
     latency_ms: float
     tokens_in: int
@@ -33,7 +33,7 @@ class GoldenAnswer:
     quality: float | None
 
 
-async def _nobody(answers: list[GoldenAnswer]) -> None:
+async def _discard(answers: list[GoldenAnswer]) -> None:
     pass
 
 
@@ -43,7 +43,7 @@ async def validate(
     generation: Generation,
     limit_s: float,
     judge: Judging = judge_here,
-    record: Callable[[list[GoldenAnswer]], Awaitable[None]] = _nobody,
+    record: Callable[[list[GoldenAnswer]], Awaitable[None]] = _discard,
 ) -> dict[str, Any]:
     """Ask a task's golden prompts; judge the answers, their time and the memory.
 
@@ -53,7 +53,7 @@ async def validate(
         generation: The loaded candidate.
         limit_s: Time to answer all of them.
         judge: Judges the answers; ``JudgeWatchdog.judge`` where a check might hang.
-        record: Sees the answers of a task that has golden prompts, good or bad.
+        record: Called with the answers of a task that has golden prompts, good or bad.
 
     Returns:
         What was measured: ``golden`` as passed/judged and ``golden_ms`` of the slowest.
@@ -65,13 +65,13 @@ async def validate(
     """
     model, needs = generation.model, task.requirements
     jobs: list[Job] = []
-    used: list[tuple[float, int, int]] = []
+    usage: list[tuple[float, int, int]] = []
     try:
         async with asyncio.timeout(limit_s):
             for golden in task.golden or ANY_ANSWER:
                 job, elapsed_ms, tokens_in, tokens_out = await _ask(fleet, generation.app, golden)
                 jobs.append(job)
-                used.append((elapsed_ms, tokens_in, tokens_out))
+                usage.append((elapsed_ms, tokens_in, tokens_out))
     except TimeoutError:
         raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
     verdicts = await judge(jobs)
@@ -79,9 +79,9 @@ async def validate(
         raise ValidationFailed(f"golden prompts of {task.id} cannot be judged: {error}")
     qualities = [verdict.quality for verdict in verdicts]
     if task.golden:
-        await record([GoldenAnswer(*u, q) for u, q in zip(used, qualities, strict=True)])
+        await record([GoldenAnswer(*u, q) for u, q in zip(usage, qualities, strict=True)])
     judged = len(qualities) - qualities.count(None)
-    slowest_ms = max(elapsed_ms for elapsed_ms, _, _ in used)
+    slowest_ms = max(elapsed_ms for elapsed_ms, _, _ in usage)
     if not judged:
         raise ValidationFailed(f"no check of {task.id} could judge an answer of {model}")
     wrong = [job for job, q in zip(jobs, qualities, strict=True) if q is not None and q < PASS]

@@ -1,7 +1,7 @@
-"""What swaps ask of the learnings, and keep: what was predicted, and what it came to.
+"""Predictions and measurements that swaps get from the learnings and keep as facts.
 
-The learnings may be away. A swap then goes on without these facts: a measurement is no reason
-to lose one.
+The learnings may be away. A swap then goes on without these facts, since it must not fail for
+want of a measurement.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hotswap_ray.core.swap.phases import Phase, Swap
 from hotswap_ray.store import Store
 
 HISTORY = 1000
-LOADS = 200  # swaps looked through for earlier loads: a check stays quick
+LOADS = 200  # swaps searched for earlier loads; few enough that a check stays quick
 STEADY_S = 60.0  # what counts as "before" when the price of a load is measured
 
 
@@ -38,7 +38,7 @@ class Learning(Protocol):
         ...
 
     async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
-        """See ``LearningActor.record``."""
+        """Take a batch of outcomes in, once per ``batch_id``. See ``LearningActor.record``."""
         ...
 
     async def predict(self, task: str, model: str, known: Known) -> dict[str, Any]:
@@ -97,7 +97,7 @@ class SwapLearning:
             for doc in docs
             if doc["to_model"] == model
             and doc["facts"].get("loaded_here")
-            and "validating" in doc["seconds"]  # so the load came to its end
+            and "validating" in doc["seconds"]  # the load was completed
         ]
 
     async def predict(self, task: str, model: str) -> dict[str, Any]:
@@ -111,11 +111,15 @@ class SwapLearning:
     async def predicted(self, swap: Swap) -> Swap:
         """The swap with the fact ``predicted``, before anything is loaded."""
         try:
-            said = await self.predict(swap.task, swap.to_model)
+            prediction = await self.predict(swap.task, swap.to_model)
         except HotswapError:
             return swap
-        kept = {key: value for key, value in said.items() if value and key not in ("task", "model")}
-        return swap.with_facts(predicted=kept)
+        fact = {
+            key: value
+            for key, value in prediction.items()
+            if value and key not in ("task", "model")
+        }
+        return swap.with_facts(predicted=fact)
 
     async def actual(self, swap: Swap) -> Swap:
         """The swap with the fact ``actual``: its answers from the switch to the phase's begin."""
@@ -123,21 +127,21 @@ class SwapLearning:
             return swap
         served_s = sum(swap.seconds.get(phase, 0.0) for phase in (Phase.DRAINING, Phase.BAKING))
         try:
-            found = await self._learning.actual(
+            measured = await self._learning.actual(
                 swap.task, swap.to_model, swap.updated_at_s - served_s
             )
-            known = await self.known(swap.to_model)
+            facts = await self.known(swap.to_model)
         except HotswapError:
             return swap
-        if found is None:
+        if measured is None:
             return swap
-        cost_usd = known.cost_usd(found.pop("tokens_in", None), found.pop("tokens_out", None))
+        cost_usd = facts.cost_usd(measured.pop("tokens_in", None), measured.pop("tokens_out", None))
         if cost_usd is not None:
-            found["cost_usd"] = short(cost_usd)
+            measured["cost_usd"] = short(cost_usd)
         if swap.facts.get("loaded_here") and "loading" in swap.seconds:
-            found["load_s"] = short(swap.seconds["loading"])
-            found.setdefault("memory_bytes", swap.facts.get("memory_bytes") or None)
-        return swap.with_facts(actual=found)
+            measured["load_s"] = short(swap.seconds["loading"])
+            measured.setdefault("memory_bytes", swap.facts.get("memory_bytes") or None)
+        return swap.with_facts(actual=measured)
 
     async def calibration(self) -> dict[str, Any]:
         """Predictions of the latest 1,000 swaps against what they came to.
@@ -183,7 +187,7 @@ class SwapLearning:
             )
             for number, answer in enumerate(answers)
         ]
-        with suppress(HotswapError):  # a measurement is no reason to lose a swap
+        with suppress(HotswapError):  # a swap does not fail for want of a measurement
             await self._learning.record(batch, name)
 
     async def price_of_load(self, swap: Swap, since_s: float, until_s: float) -> Swap:

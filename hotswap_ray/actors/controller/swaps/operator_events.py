@@ -1,4 +1,4 @@
-"""What an operator says to an open swap, and what comes of one turn in a phase."""
+"""Signals of operators to an open swap, and the result of one turn in a phase."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ STAYING = (Event.PAUSE, Event.RESUME)
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What came of one turn in a phase; without an event the phase is repeated."""
+    """The result of one turn in a phase; without an event the phase is repeated."""
 
     swap: Swap
     event: Event | None
     error: str = ""
-    said: Said | None = None
+    signal: Signal | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """An operator's event on its way, and the answer that waits for it."""
+class Signal:
+    """An operator's event, and the future that its sender waits for."""
 
     event: Event
     undo_id: str
@@ -44,12 +44,12 @@ class Said:
         return Step(swap, event, error, self)
 
     def accept(self, swap: Swap) -> None:
-        """It happened, and is saved."""
+        """Answer with the record in which the event has been saved."""
         if not self.answer.done():
             self.answer.set_result(swap)
 
     def refuse(self, swap: Swap) -> None:
-        """The phase changed before it could happen."""
+        """Answer with an error: the phase changed before the event could be acted upon."""
         if self.answer.done():
             return
         error: SwapError = mismatch(swap)

@@ -44,7 +44,7 @@ LEARNING_WAIT_S = 30.0
 
 
 class SwapActions:
-    """The hands of the controller; owns no state of its own.
+    """The actions of the phases; has no state of its own.
 
     Args:
         config: Timeouts and modes.
@@ -96,7 +96,7 @@ class SwapActions:
         return method
 
     async def requested(self, swap: Swap) -> Swap:
-        """Nothing: the record is saved, which is all this phase is for."""
+        """Nothing to do: this phase exists so that the record is saved."""
         return swap
 
     async def checking(self, swap: Swap) -> Swap:
@@ -109,14 +109,14 @@ class SwapActions:
             swap = swap.with_facts(warnings=[str(gap) for gap in report.gaps])
         deadline = time.monotonic() + self._config.swap.load_wait_s
         while True:
-            strategy, why = await self.strategy(swap)
+            strategy, reason = await self.strategy(swap)
             if strategy is not None:
-                # Saved before anything is loaded: after a crash it could not be told.
+                # Saved before the load: after a crash nobody could tell who had loaded the model.
                 swap = swap.with_facts(loaded_here=not self._pool.is_ready(spec.id))
                 swap = await self._learning.predicted(swap)
-                return replace(swap, strategy=strategy, reason=why)
+                return replace(swap, strategy=strategy, reason=reason)
             if time.monotonic() >= deadline:
-                raise InsufficientResources(f"no room for {spec.id}: {why}", 30.0)
+                raise InsufficientResources(f"no room for {spec.id}: {reason}", 30.0)
             await asyncio.sleep(POLL_S)
 
     def compatibility(self, swap: Swap) -> tuple[CompatibilityReport, Incompatible | None]:
@@ -131,17 +131,17 @@ class SwapActions:
         strict = swap.facts.get("compatibility", self._config.swap.compatibility) == "strict"
         if report.accepts(strict):
             return report, None
-        refusing = "; ".join(map(str, report.gaps if strict else report.errors))
+        gaps = "; ".join(map(str, report.gaps if strict else report.errors))
         return report, Incompatible(
-            f"{spec.id} may not replace {swap.from_model} for {task.id}: {refusing}"
+            f"{spec.id} may not replace {swap.from_model} for {task.id}: {gaps}"
         )
 
     async def strategy(self, swap: Swap) -> tuple[Strategy | None, str]:
         """How the candidate gets its room, or ``None``, and why."""
         wanted = swap.facts.get("strategy") or self._config.swap.strategy
-        return await self._way(swap, swap.to_model, swap.from_model, wanted)
+        return await self._strategy(swap, swap.to_model, swap.from_model, wanted)
 
-    async def _way(
+    async def _strategy(
         self, swap: Swap, new: str, old: str, wanted: Literal["auto"] | Strategy
     ) -> tuple[Strategy | None, str]:
         """How ``new`` gets the room it needs while ``old`` serves."""
@@ -186,7 +186,7 @@ class SwapActions:
 
     async def validating(self, swap: Swap) -> Swap:
         """Ask the golden prompts, judge answers, memory and time; then probe what it can do."""
-        generation = await self._pool.load(swap.to_model)  # it may have gone with the cluster
+        generation = await self._pool.load(swap.to_model)  # again, if the cluster has lost it
         limit_s = self._config.swap.validation_timeout_s
         swap = replace(swap, to_generation=generation.generation)
         record = partial(self._learning.record_golden, swap)
@@ -228,8 +228,8 @@ class SwapActions:
         timeout_s = self._config.swap.ack_timeout_s
         if not await self._publisher.prepare(target.app, timeout_s):
             raise EngineUnavailable(f"not every ingress replica reached {target.app}")
-        ahead = advance(swap, Event.DONE, self._clock())
-        commit_ms = await self._switch(swap.task, swap.to_model, ahead)
+        next_record = advance(swap, Event.DONE, self._clock())
+        commit_ms = await self._switch(swap.task, swap.to_model, next_record)
         return swap.with_facts(commit_ms=round(commit_ms, 2))
 
     async def _switch(self, task: str, model: str, swap: Swap) -> float:
@@ -247,8 +247,8 @@ class SwapActions:
     async def draining(self, swap: Swap) -> Swap:
         """Wait until no request is on the old model any more.
 
-        A model that others use is never idle, and it stays. Either way nothing is cut off
-        later: whoever takes the old model away waits for its requests without a limit.
+        A model that other tasks use is never idle, and it stays loaded. The limit cuts no request
+        off: the old model is unloaded only when its requests have ended, however long that takes.
         """
         old = self._pool.generations.get(swap.from_model)
         if old is None or self._pool.users(swap.from_model):
@@ -291,17 +291,17 @@ class SwapActions:
             commit_ms = await self._switch(swap.task, swap.from_model, swap)
             rollback_ms = (time.perf_counter() - started) * 1e3
             swap = swap.with_facts(commit_ms=round(commit_ms, 2), rollback_ms=round(rollback_ms, 2))
-        if "undoes" in swap.facts:  # it had served, and not failed
+        if "undoes" in swap.facts:  # the candidate has not failed, so it may stay warm
             swap = self._retention.keep(swap, swap.to_model)
         return await self._learning.actual(swap)
 
     async def _room_to_go_back(self, swap: Swap) -> None:
         wanted: Literal["auto", "sleep"] = "sleep" if swap.strategy == "sleep" else "auto"
-        how, why = await self._way(swap, swap.from_model, swap.to_model, wanted)
-        if how is None:
-            raise InsufficientResources(f"no room for {swap.from_model}: {why}", 30.0)
-        if how != "overlap":
-            await self._make_room(swap.task, swap.to_model, how)
+        strategy, reason = await self._strategy(swap, swap.from_model, swap.to_model, wanted)
+        if strategy is None:
+            raise InsufficientResources(f"no room for {swap.from_model}: {reason}", 30.0)
+        if strategy != "overlap":
+            await self._make_room(swap.task, swap.to_model, strategy)
 
     async def retire_candidate(self, swap: Swap) -> None:
         """Unload the candidate of a swap that was rolled back, unless it is wanted."""

@@ -1,4 +1,4 @@
-"""A loaded candidate is tried: what the task requires is asked of the model itself."""
+"""Probes a loaded candidate for what its task requires."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ async def verify(
     spec, length = pool.spec(generation.model), task.requirements.context_tokens
     report = await probing.probe(spec, generation, wanted(spec, task), length)
     serving = pool.generations.get(current)
-    other = await probing.known(current, serving.generation) if serving else None
-    found = gaps(report, spec, task, other)
-    if refusing := found.refusing(strict):
+    serving_report = await probing.known(current, serving.generation) if serving else None
+    findings = gaps(report, spec, task, serving_report)
+    if refusing := findings.refusing(strict):
         raise Incompatible(
             f"{spec.id} may not serve {task.id}, as its probes showed: "
             + "; ".join(map(str, refusing))
@@ -53,4 +53,4 @@ async def verify(
         "probes": {name: probe.supported for name, probe in report.probes.items()},
         "probes_ms": round((time.perf_counter() - started) * 1e3, 1),
     }
-    return {**facts, "probe_gaps": list(map(str, found.gaps))} if found.gaps else facts
+    return {**facts, "probe_gaps": list(map(str, findings.gaps))} if findings.gaps else facts

@@ -1,7 +1,7 @@
 """Asks a loaded model what it can do, before it gets traffic; the questions are in the core.
 
-What was found is kept in the store with the generation it is true of. It is only a cache: a
-store that refuses costs a repetition, never a swap.
+Results are kept in the store with the generation they were measured of. That is only a cache: if
+the store fails, the probes are repeated, and no swap is lost.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Probing:
 
     Args:
         fleet: The cluster.
-        store: Keeps what was found.
+        store: Keeps the results.
         limit_s: Time for the probes of one generation; what is not done then is not measured.
     """
 
@@ -61,62 +61,64 @@ class Probing:
             The probes that were asked for. Never raises for what a model does.
         """
         wanted = list(names)
-        known = await self.known(spec.id, generation.generation)
-        kept = dict(known.probes) if known else {}
-        if known and "context" in wanted and known.context_tokens != context_tokens:
-            kept.pop("context", None)
-        missing = [n for n in wanted if n not in kept or kept[n].supported is None]
+        earlier = await self.known(spec.id, generation.generation)
+        probes = dict(earlier.probes) if earlier else {}
+        if earlier and "context" in wanted and earlier.context_tokens != context_tokens:
+            probes.pop("context", None)
+        missing = [name for name in wanted if name not in probes or probes[name].supported is None]
         if missing:
-            asking = _Asking(self._fleet, generation.app)
-            kept |= await asking.all(spec, missing, context_tokens, self._limit_s)
-            length = context_tokens if "context" in wanted else known.context_tokens if known else 0
-            report = ProbeReport(spec.id, generation.generation, kept, length)
+            probe_round = _ProbeRound(self._fleet, generation.app)
+            probes |= await probe_round.all(spec, missing, context_tokens, self._limit_s)
+            length = (
+                context_tokens if "context" in wanted else earlier.context_tokens if earlier else 0
+            )
+            report = ProbeReport(spec.id, generation.generation, probes, length)
             with suppress(StoreError):
                 await asyncio.to_thread(
                     self._store.save_setting, SETTING + spec.id, report.to_doc()
                 )
         return ProbeReport(
-            spec.id, generation.generation, {n: kept[n] for n in wanted}, context_tokens
+            spec.id, generation.generation, {name: probes[name] for name in wanted}, context_tokens
         )
 
     async def known(self, model: str, generation: int) -> ProbeReport | None:
         """What was probed of a generation before."""
         with suppress(StoreError):
-            found = (await asyncio.to_thread(self._store.load_settings)).get(SETTING + model)
-            if found and found["generation"] == generation:
-                return ProbeReport.from_doc(found)
+            doc = (await asyncio.to_thread(self._store.load_settings)).get(SETTING + model)
+            if doc and doc["generation"] == generation:
+                return ProbeReport.from_doc(doc)
         return None
 
 
-class _Asking:
+class _ProbeRound:
     """One round of questions; the same question is asked once, since the temperature is 0."""
 
     def __init__(self, fleet: Fleet, app: str) -> None:
         self._fleet = fleet
         self._app = app
         self._slots = asyncio.Semaphore(AT_ONCE)
-        self._asked: dict[bytes, asyncio.Task[Answer]] = {}
+        self._answers: dict[bytes, asyncio.Task[Answer]] = {}
 
     async def all(
         self, spec: ModelSpec, names: list[str], context_tokens: int, limit_s: float
     ) -> dict[str, Probe]:
         """Run probes until they or the time are over."""
         tasks = {name: asyncio.create_task(self._run(name, spec, context_tokens)) for name in names}
-        late = Probe("", None, f"not measured within {limit_s:g} s (swap.probe_timeout_s)")
+        timed_out = Probe("", None, f"not measured within {limit_s:g} s (swap.probe_timeout_s)")
         try:
             done, _ = await asyncio.wait(tasks.values(), timeout=limit_s)
             return {
-                name: task.result() if task in done else Probe(name, None, late.detail)
+                name: task.result() if task in done else Probe(name, None, timed_out.detail)
                 for name, task in tasks.items()
             }
         finally:
-            for task in (*tasks.values(), *self._asked.values()):
+            for task in (*tasks.values(), *self._answers.values()):
                 task.cancel()
 
     async def _run(self, name: str, spec: ModelSpec, context_tokens: int) -> Probe:
         """Carry questions to the model and answers back to one probe."""
-        asking = script(name, spec, context_tokens)
-        question = next(asking)
+        questions = script(name, spec, context_tokens)
+        question = next(questions)
         while True:
             try:
                 answer = await self._ask(question)
@@ -125,7 +127,7 @@ class _Asking:
             except (HotswapError, ValueError) as error:
                 return Probe(name, None, f"could not be asked: {error}"[:200])
             try:
-                question = asking.send(answer)
+                question = questions.send(answer)
             except StopIteration as ended:
                 supported, detail = ended.value
                 return Probe(name, supported, detail)
@@ -134,15 +136,15 @@ class _Asking:
 
     async def _ask(self, question: Question) -> Answer:
         key = orjson.dumps((question.endpoint, question.body))
-        if key not in self._asked:
-            self._asked[key] = asyncio.create_task(self._call(question))
-        return await asyncio.shield(self._asked[key])
+        if key not in self._answers:
+            self._answers[key] = asyncio.create_task(self._call(question))
+        return await asyncio.shield(self._answers[key])
 
     async def _call(self, question: Question) -> Answer:
         method = "frames" if question.streamed else "generate"
         async with self._slots:
-            said = await self._fleet.call(self._app, method, question.endpoint, question.body)
+            reply = await self._fleet.call(self._app, method, question.endpoint, question.body)
         if question.streamed:
-            return {"chunks": [orjson.loads(event) for event in sse.read(said)]}
-        answer: dict[str, Any] = orjson.loads(said[0])
+            return {"chunks": [orjson.loads(event) for event in sse.read(reply)]}
+        answer: dict[str, Any] = orjson.loads(reply[0])
         return answer

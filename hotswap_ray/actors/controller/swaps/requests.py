@@ -1,4 +1,7 @@
-"""What people ask of swaps, turned into records: checked, refused, or the same as before."""
+"""Requests for swaps: checked and turned into records, or refused.
+
+A request whose id exists already gets the record that has it.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ from hotswap_ray.store import Store
 
 SETTINGS = ("strategy", "compatibility", "plan")
 """Facts that were asked for, and not measured."""
-AGAIN = (Phase.FAILED, Phase.ROLLED_BACK)
+RETRYABLE = (Phase.FAILED, Phase.ROLLED_BACK)
 MOST_CHARS = 63
 
 
@@ -82,7 +85,7 @@ class SwapRequests:
         requested_by: str = "operator",
         if_match: str | None = None,
     ) -> dict[str, Any]:
-        """See ``SwapController.swap``."""
+        """Begin a swap of a task to a model. See ``SwapController.swap``."""
         facts = self.settings(swap_id, bake_s, strategy, compatibility, canary)
         return await self.begin(task, model, swap_id, bake_s, facts, requested_by, if_match)
 
@@ -94,12 +97,12 @@ class SwapRequests:
         compatibility: str | None = None,
         canary: str | None = None,
     ) -> dict[str, Any]:
-        """What is asked for, as facts of a swap. Raises ``InvalidRequest``."""
+        """The options of a request, as facts of a swap. Raises ``InvalidRequest``."""
         check_request(swap_id, bake_s, strategy, compatibility)
-        # Kept with the swap: a configuration that changes under way changes no rollout's plan.
+        # Kept with the swap, so that a later configuration does not change a rollout under way.
         plan = _plan(canary, self._config.swap.canary)
-        said = zip(SETTINGS, (strategy, compatibility, plan), strict=True)
-        return {key: value for key, value in said if value is not None}
+        options = zip(SETTINGS, (strategy, compatibility, plan), strict=True)
+        return {key: value for key, value in options if value is not None}
 
     async def begin(
         self,
@@ -112,19 +115,19 @@ class SwapRequests:
         if_match: str | None = None,
     ) -> dict[str, Any]:
         """Begin a swap with these facts, or find the one that has its id."""
-        if swap_id is not None and (same := await self.same(swap_id)):
-            if (same["task"], same["to_model"]) != (task, model):
+        if swap_id is not None and (existing := await self.same(swap_id)):
+            if (existing["task"], existing["to_model"]) != (task, model):
                 raise Conflict(
-                    f"swap {swap_id} is of task {same['task']!r} to {same['to_model']!r}; "
+                    f"swap {swap_id} is of task {existing['task']!r} to {existing['to_model']!r}; "
                     "give this one another id"
                 )
-            return same
+            return existing
         latest = await self._runner.latest(task)
-        # From here until the swap is known to the runner nothing else can happen.
+        # Nothing is awaited from here until the runner has the swap, so no other can come between.
         swap = self.draft(task, model, swap_id, bake_s, facts, requested_by)
-        for other in self._runner.open():
-            if (other.task, other.swap_id, other.to_model) == (task, swap_id, model):
-                return other.to_doc()  # asked for twice at the same time
+        for open_swap in self._runner.open():
+            if (open_swap.task, open_swap.swap_id, open_swap.to_model) == (task, swap_id, model):
+                return open_swap.to_doc()  # the same request came twice at the same time
         require(latest, if_match, task)
         if refusal := self.refusal(task, model):
             raise refusal
@@ -143,10 +146,10 @@ class SwapRequests:
 
     def open_swap_of(self, task: str) -> Conflict | None:
         """The open swap that stands in the way of another one, if there is one."""
-        for other in self._runner.open():
-            if other.task == task:
+        for swap in self._runner.open():
+            if swap.task == task:
                 return Conflict(
-                    f"swap {other.swap_id} of task {task!r} is {other.phase}; promote it, roll "
+                    f"swap {swap.swap_id} of task {task!r} is {swap.phase}; promote it, roll "
                     "it back or abort it first",
                     5.0,
                 )
@@ -182,23 +185,23 @@ class SwapRequests:
     async def retry(
         self, swap_id: str, attempt: int | None = None, requested_by: str = "operator"
     ) -> dict[str, Any]:
-        """See ``SwapController.retry``."""
+        """Try a failed or rolled back swap again. See ``SwapController.retry``."""
         old = await self._runner.find(swap_id)
-        if old.phase not in AGAIN or "undoes" in old.facts:
+        if old.phase not in RETRYABLE or "undoes" in old.facts:
             raise IllegalTransition(
                 f"swap {swap_id} is {old.phase}; only one that failed or was rolled back can be "
                 "tried again, and no rollback"
             )
         for number in count(1) if attempt is None else (attempt,):
-            again_id = retry_id(old, number)
-            same = await self.same(again_id)
-            if same and (attempt is not None or same["phase"] not in AGAIN):
-                return same
-            if same is None:
+            new_id = retry_id(old, number)
+            existing = await self.same(new_id)
+            if existing and (attempt is not None or existing["phase"] not in RETRYABLE):
+                return existing
+            if existing is None:
                 break
         facts = {key: old.facts[key] for key in SETTINGS if key in old.facts}
         facts["retries"] = old.swap_id
-        return await self.begin(old.task, old.to_model, again_id, old.bake_s, facts, requested_by)
+        return await self.begin(old.task, old.to_model, new_id, old.bake_s, facts, requested_by)
 
     async def rollback(
         self,
@@ -207,10 +210,10 @@ class SwapRequests:
         requested_by: str = "operator",
         if_match: str | None = None,
     ) -> dict[str, Any]:
-        """See ``SwapController.rollback``."""
+        """Give a task back to the model before. See ``SwapController.rollback``."""
         check_request(swap_id)
-        if swap_id is not None and (same := await self.same(swap_id)):
-            return same
+        if swap_id is not None and (existing := await self.same(swap_id)):
+            return existing
         self._publisher.route(task)  # raises where there is no such task
         docs = await asyncio.to_thread(self._store.load_swaps, task)
         require(await self._runner.latest(task), if_match, task)
@@ -228,7 +231,7 @@ class SwapRequests:
         ended = [Swap.from_doc(doc) for doc in docs]
         for swap in ended:
             if swap_id is not None and swap.facts.get("undo_id") == swap_id:
-                return swap.to_doc()  # asked for before
+                return swap.to_doc()  # this request was made before
         undone = {swap.facts.get("undoes") for swap in ended}
         last = next(
             (
@@ -309,8 +312,8 @@ def check_request(
     """
     if swap_id is not None and not re.match(NAME_PATTERN, swap_id):
         raise InvalidRequest("a swap id is 1 to 63 letters, digits, '.', '_' and '-'")
-    said = {"bake_s": bake_s, "strategy": strategy, "compatibility": compatibility}
+    options = {"bake_s": bake_s, "strategy": strategy, "compatibility": compatibility}
     try:
-        SwapConfig.model_validate({key: v for key, v in said.items() if v is not None})
+        SwapConfig.model_validate({key: v for key, v in options.items() if v is not None})
     except ValidationError as error:
         raise InvalidRequest(problems(error, SwapConfig)) from None

@@ -68,18 +68,18 @@ class Rollbacks:
         Raises:
             NotFound: Unknown task.
         """
-        now = self._publisher.route(task).model
+        current = self._publisher.route(task).model
         return [
             {
-                "model": one.model,
-                "generation": one.generation,
-                "served_at_s": one.since_s,
-                "serves": one.model == now,
+                "model": entry.model,
+                "generation": entry.generation,
+                "served_at_s": entry.since_s,
+                "serves": entry.model == current,
                 "state": loaded.state if loaded else "unloaded",
-                "warm": self._is_warm(one),
+                "warm": self._is_warm(entry),
             }
-            for one in await self._served(task)
-            for loaded in [self._pool.generations.get(one.model)]
+            for entry in await self._served(task)
+            for loaded in [self._pool.generations.get(entry.model)]
         ]
 
     async def back_to(
@@ -99,67 +99,70 @@ class Rollbacks:
             PreconditionFailed: The task's latest swap is not as ``if_match`` says.
         """
         check_request(swap_id)
-        if swap_id is not None and (same := await self._requests.same(swap_id)):
-            return same
-        before, given = await self.find(task, model)
+        if swap_id is not None and (existing := await self._requests.same(swap_id)):
+            return existing
+        entry, current_swap_id = await self.find(task, model)
         latest = await self._runner.latest(task)
-        # From here until the swap is known to the runner nothing else can happen.
-        undone = next((s for s in self._runner.open() if s.task == task), None)
-        if undone is not None and undone.from_model == model:
+        # Nothing is awaited from here until the runner has the swap, so no other can come between.
+        open_swap = next((s for s in self._runner.open() if s.task == task), None)
+        if open_swap is not None and open_swap.from_model == model:
             return await self._requests.rollback(task, swap_id, requested_by, if_match)
         require(latest, if_match, task)
         if refusal := self._requests.refusal(task, model):
             raise refusal
-        if not self._is_warm(before):
+        if not self._is_warm(entry):
             plan = self._config.swap.canary.model_copy(update={"steps": ()}).model_dump()
-            # Whatever it lacks, the task had it before.
+            # What this model lacks only warns: the task was served without it before.
             facts = {"plan": plan, "compatibility": "warn", "back_to": model}
             return await self._requests.begin(task, model, swap_id, None, facts, requested_by)
-        undo = self._undo(task, before, swap_id, requested_by, given)
+        undo = self._undo(task, entry, swap_id, requested_by, current_swap_id)
         await self._runner.begin(undo)
         return undo.to_doc()
 
     async def find(self, task: str, model: str) -> tuple[Served, str]:
-        """When a model served a task, and the swap that gave the task its model of now.
+        """When a model served a task, and the id of the swap to the model that serves it now.
 
         Raises:
             NotFound: Unknown task, or the model never served it.
         """
         history = await self._served(task)
-        now = self._publisher.route(task).model
-        known = {one.model: one for one in history if one.model in self._pool.specs}
-        if model not in known:
-            names = [name for name in known if name != now]
-            can = f"it can go back to: {', '.join(names)}" if names else "it had no other model"
-            raise NotFound(f"task {task!r} was not served by {model!r}; {can}")
-        return known[model], next((one.swap_id for one in history if one.model == now), "")
+        current = self._publisher.route(task).model
+        by_model = {entry.model: entry for entry in history if entry.model in self._pool.specs}
+        if model not in by_model:
+            names = [name for name in by_model if name != current]
+            advice = f"it can go back to: {', '.join(names)}" if names else "it had no other model"
+            raise NotFound(f"task {task!r} was not served by {model!r}; {advice}")
+        swap_id = next((entry.swap_id for entry in history if entry.model == current), "")
+        return by_model[model], swap_id
 
-    def _undo(self, task: str, back: Served, swap_id: str | None, by: str, given: str) -> Swap:
-        now = self._publisher.route(task).model
+    def _undo(self, task: str, entry: Served, swap_id: str | None, by: str, undoes: str) -> Swap:
+        current = self._publisher.route(task).model
         draft = self._requests.draft(
-            task, now, swap_id or f"undo-{uuid.uuid4().hex[:12]}", 0.0, {}, by
+            task, current, swap_id or f"undo-{uuid.uuid4().hex[:12]}", 0.0, {}, by
         )
         return replace(
             draft,
-            from_model=back.model,
-            from_generation=back.generation,
+            from_model=entry.model,
+            from_generation=entry.generation,
             to_generation=draft.from_generation,
             phase=Phase.ROLLING_BACK,
             strategy="overlap",
-            reason=f"back to {back.model}, which is warm",
-            facts={"undoes": given, "back_to": back.model},
+            reason=f"back to {entry.model}, which is warm",
+            facts={"undoes": undoes, "back_to": entry.model},
         )
 
-    def _is_warm(self, one: Served) -> bool:
+    def _is_warm(self, entry: Served) -> bool:
         """Whether a model is loaded as it was when it served."""
-        loaded = self._pool.generations.get(one.model)
-        return loaded is not None and (loaded.generation, loaded.state) == (one.generation, "ready")
+        loaded = self._pool.generations.get(entry.model)
+        if loaded is None:
+            return False
+        return loaded.generation == entry.generation and loaded.state == "ready"
 
     async def _served(self, task: str) -> list[Served]:
         route = self._publisher.route(task)  # raises where there is no such task
         docs = await asyncio.to_thread(self._store.load_swaps, task, False, HISTORY)
         history = served([Swap.from_doc(doc) for doc in docs])
-        if all(one.model != route.model for one in history):
+        if all(entry.model != route.model for entry in history):
             loaded = self._pool.generations.get(route.model)
             history.insert(0, Served(route.model, loaded.generation if loaded else 0))
         return history

@@ -1,4 +1,4 @@
-"""Tells other servers of the phases of swaps, and lets those that may stop one.
+"""Announces the phases of swaps to other servers; some of them may stop a swap.
 
 A swap waits for the answer to ``before:PHASE``, at most ``timeout_s``, so each is delivered at
 least once: after a crash again, with the same id. Going back never waits, as requests are at
@@ -38,7 +38,7 @@ log = logging.getLogger("hotswap.webhooks")
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One message; the same to all who want it, and the same when it is sent again."""
+    """One message; the same for every receiver, and the same when it is sent again."""
 
     id: str
     event: str
@@ -56,22 +56,22 @@ class Delivery:
         return cls(name, event, swap, body)
 
     def headers(self, spec: WebhookSpec) -> dict[str, str]:
-        """What the receiver tells repetitions and forgeries by."""
-        found = {
+        """Headers by which the receiver detects repetitions and forgeries."""
+        headers = {
             "content-type": "application/json",
             "x-hotswap-event": self.event,
             "x-hotswap-delivery": self.id,
         }
         if spec.secret is not None:
-            found["x-hotswap-signature"] = sign(spec.secret.get_secret_value(), self.body)
-        return found
+            headers["x-hotswap-signature"] = sign(spec.secret.get_secret_value(), self.body)
+        return headers
 
 
 class Webhooks:
     """Deliveries of one controller.
 
     Args:
-        specs: Whom to tell.
+        specs: Receivers, and the phases they want.
         store: Where failures are recorded.
         clock: Unix seconds.
     """
@@ -87,31 +87,31 @@ class Webhooks:
         self._client: httpx.AsyncClient | None = None
 
     async def before(self, swap: Swap) -> None:
-        """Tell that a phase is about to be acted upon; once, however often it is tried again.
+        """Announce that a phase is about to be acted upon; once, however often it is tried again.
 
         Raises:
-            WebhookFailed: Somebody who may stop the swap did not consent.
+            WebhookFailed: A webhook that may stop the swap did not consent.
         """
         phase, key = swap.phase, (swap.swap_id, swap.phase)
-        wanting = [spec for spec in self._specs if spec.wants("before", phase)]
-        # Once it passed it stays so: a switch that is tried again may have happened already.
-        if not wanting or key in self._passed:
+        specs = [spec for spec in self._specs if spec.wants("before", phase)]
+        # Asked once: a switch that is tried again may have happened already.
+        if not specs or key in self._passed:
             return
         delivery = Delivery.of("before", phase, swap, self._clock())
         if phase in URGENT:
-            self._send_later(wanting, delivery)
+            self._send_later(specs, delivery)
         else:
-            failures = await asyncio.gather(*(self._post(spec, delivery) for spec in wanting))
-            said = [(spec, text) for spec, text in zip(wanting, failures, strict=True) if text]
-            for spec, text in said:
+            failures = await asyncio.gather(*(self._post(spec, delivery) for spec in specs))
+            failed = [(spec, text) for spec, text in zip(specs, failures, strict=True) if text]
+            for spec, text in failed:
                 self._tasks.spawn(self._record(spec, delivery, text), delivery.id)
-            for spec, text in said:
+            for spec, text in failed:
                 if spec.may_stop(phase):
                     raise WebhookFailed(f"webhook {spec.name} did not consent to {phase}: {text}")
         self._passed.add(key)
 
     def after(self, left: Phase, swap: Swap) -> None:
-        """Tell that a phase was left, and of the end that it led to; waits for nothing.
+        """Announce that a phase was left, and the end that it led to; waits for nothing.
 
         Args:
             left: The phase that was acted upon.
@@ -121,9 +121,9 @@ class Webhooks:
             return
         self._passed.discard((swap.swap_id, left))
         for phase in (left,) if swap.is_open else (left, swap.phase):
-            wanting = [spec for spec in self._specs if spec.wants("after", phase)]
-            if wanting:
-                self._send_later(wanting, Delivery.of("after", phase, swap, self._clock()))
+            specs = [spec for spec in self._specs if spec.wants("after", phase)]
+            if specs:
+                self._send_later(specs, Delivery.of("after", phase, swap, self._clock()))
 
     def _send_later(self, specs: Sequence[WebhookSpec], delivery: Delivery) -> None:
         for spec in specs:
@@ -153,7 +153,7 @@ class Webhooks:
             limits = httpx.Limits(max_keepalive_connections=0)
             self._client = httpx.AsyncClient(timeout=None, limits=limits, follow_redirects=False)
         try:
-            # The answer's body is not read: it may be endless, and says nothing to us.
+            # The answer's body is not read: it is not needed, and may be endless.
             async with (
                 asyncio.timeout(spec.timeout_s),
                 self._client.stream(
@@ -168,10 +168,10 @@ class Webhooks:
 
     async def _record(self, spec: WebhookSpec, delivery: Delivery, failure: str) -> None:
         log.warning("webhook %s: %s: %s", spec.name, delivery.id, failure)
-        fact = {"swap_id": delivery.swap.swap_id, "task": delivery.swap.task}
-        fact |= {"event": delivery.event, "webhook": spec.name, "error": failure}
+        event = {"swap_id": delivery.swap.swap_id, "task": delivery.swap.task}
+        event |= {"event": delivery.event, "webhook": spec.name, "error": failure}
         try:
-            await asyncio.to_thread(self._store.add_event, "webhook_failed", fact, self._clock())
+            await asyncio.to_thread(self._store.add_event, "webhook_failed", event, self._clock())
         except StoreError as error:
             log.error("event webhook_failed was not saved: %s", error)
 
