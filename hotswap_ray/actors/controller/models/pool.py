@@ -1,8 +1,8 @@
-"""Models that are loaded: their specs, their generations, and how one comes and goes.
+"""Models that are loaded: their specs and generations, and how one is loaded and unloaded.
 
 Single writer of generations. A generation is saved before its application is asked for,
-so nothing can run that the store does not know; it is published after it answered, and
-taken out of the table before it is taken away.
+so nothing can run that the store does not have; it is published after it answered, and
+taken out of the table before it is deleted.
 """
 
 from __future__ import annotations
@@ -90,11 +90,11 @@ class ModelPool:
         parse_options(load_engine_class(spec.engine), spec)
         if spec.id in self.generations and self.specs.get(spec.id) not in (None, spec):
             raise Conflict(f"model {spec.id!r} is loaded with other settings; unload it first")
-        if source == "runtime":  # a file is read again, secrets included
+        if source == "runtime":  # the file is read at each start, secrets included
             await asyncio.to_thread(self._store.save_model, spec.model_dump_json(), spec.id, source)
         self.specs[spec.id] = spec
         if source == "runtime" and spec.id not in self._publisher.table.models:
-            await self._publish(spec.id, None)  # those of the file are published all at once
+            await self._publish(spec.id, None)  # models of the file are published together
 
     def target(self, generation: Generation) -> Target:
         """What the route table says of a generation."""
@@ -150,67 +150,67 @@ class ModelPool:
             return await self._load(spec)
 
     async def _load(self, spec: ModelSpec) -> Generation:
-        """Load when there is room; nobody else waits for a model that has none yet."""
+        """Load when there is room; other loads go on while this one waits for room."""
         wait_s = self._config.swap.load_wait_s
         deadline = time.monotonic() + wait_s
         while True:
             async with self._loading:
-                begun = self.generations.get(spec.id)
-                lacks = await self._lacks(spec, begun)
-                if not lacks:
-                    return await self._bring_up(spec, begun)
+                started = self.generations.get(spec.id)
+                gaps = await self._gaps(spec, started)
+                if not gaps:
+                    return await self._bring_up(spec, started)
             if self.give_up is not None and await self.give_up(spec):
                 continue
             if time.monotonic() >= deadline:
-                if begun is not None:
-                    await self._remove(begun)
+                if started is not None:
+                    await self._remove(started)
                 raise InsufficientResources(
-                    f"no room for model {spec.id!r} after {wait_s:g} s: {'; '.join(lacks)}", 30.0
+                    f"no room for model {spec.id!r} after {wait_s:g} s: {'; '.join(gaps)}", 30.0
                 )
             await asyncio.sleep(ROOM_POLL_S)
 
-    async def _lacks(self, spec: ModelSpec, begun: Generation | None) -> list[str]:
-        if begun is not None and begun.app in await self._fleet.states():
+    async def _gaps(self, spec: ModelSpec, started: Generation | None) -> list[str]:
+        if started is not None and started.app in await self._fleet.states():
             return []  # it holds its room already
         return (await self._fleet.free()).lacks(room_of(spec, self.measured_bytes.get(spec.id, 0)))
 
-    async def _bring_up(self, spec: ModelSpec, begun: Generation | None) -> Generation:
-        starting = asyncio.ensure_future(self._begin(spec, begun))
+    async def _bring_up(self, spec: ModelSpec, started: Generation | None) -> Generation:
+        starting = asyncio.ensure_future(self._begin(spec, started))
         try:
-            begun = await asyncio.shield(starting)
-            await until_running(self._fleet, spec, begun)
-            seen = await ask(self._fleet, begun, "ping", spec.load_timeout_s)
+            started = await asyncio.shield(starting)
+            await until_running(self._fleet, spec, started)
+            ping = await ask(self._fleet, started, "ping", spec.load_timeout_s)
         except BaseException:
-            # Also on cancellation (an abort): whatever was started must not stay.
+            # Also on cancellation (an abort): what was started must not stay.
             await asyncio.shield(self._give_up(spec.id, starting))
             raise
-        self.measured_bytes[spec.id] = seen["memory_bytes"]
+        self.measured_bytes[spec.id] = memory = ping["memory_bytes"]
         ready = replace(
-            begun, state="ready", memory_bytes=seen["memory_bytes"], load_s=round(seen["load_s"], 3)
+            started, state="ready", memory_bytes=memory, load_s=round(ping["load_s"], 3)
         )
         await self._save(ready)
         await self._announce(ready)
         return ready
 
-    async def _begin(self, spec: ModelSpec, begun: Generation | None) -> Generation:
-        if begun is None:
+    async def _begin(self, spec: ModelSpec, started: Generation | None) -> Generation:
+        if started is None:
             number = await asyncio.to_thread(self._store.next_generation, spec.id)
-            begun = Generation(spec.id, number)
-            await self._save(begun)
-        await self._fleet.deploy(spec, begun.generation, self._config.swap.load_nice)
-        return begun
+            started = Generation(spec.id, number)
+            await self._save(started)
+        await self._fleet.deploy(spec, started.generation, self._config.swap.load_nice)
+        return started
 
     async def _give_up(self, model: str, starting: asyncio.Future[Generation]) -> None:
-        await asyncio.wait({starting})  # its thread deploys although nobody waits any more
-        if begun := self.generations.get(model):
+        await asyncio.wait({starting})  # its thread cannot be stopped, and may still deploy
+        if started := self.generations.get(model):
             try:
-                await self._remove(begun)
+                await self._remove(started)
             except HotswapError as error:
-                log.error("%s is left behind: %s", begun.app, error)
+                log.error("%s is left behind: %s", started.app, error)
 
     async def _is_ending(self, generation: Generation) -> bool:
-        gone = (await state_of(self._fleet, generation)).status == "DELETING"
-        return gone or generation.state == "stopping"
+        is_deleting = (await state_of(self._fleet, generation)).status == "DELETING"
+        return is_deleting or generation.state == "stopping"
 
     async def unload(self, model: str, *, force: bool = False) -> None:
         """Take a model out of the table, let its requests end, delete it.
@@ -276,11 +276,11 @@ class ModelPool:
         return ready
 
     async def _withdraw(self, generation: Generation) -> None:
-        """No new request, then no request at all, on a generation; ``load`` brings it back."""
+        """Stop new requests to a generation and wait for the others; ``load`` brings it back."""
         await self._save(replace(generation, state="draining"))
         await self._publish(generation.model, None)
         while not await self._publisher.drained(generation.app, self._config.swap.drain_timeout_s):
-            pass  # requests end by their own limit; none is cut off for a change of model
+            pass  # each request ends by its own timeout; none is cut off
 
     async def _remove(self, generation: Generation) -> None:
         """Delete an application and wait until it is gone; safe to repeat."""
@@ -321,15 +321,15 @@ class ModelPool:
             if generation.model not in keep and generation.state not in ("ready", "asleep"):
                 surplus.add(generation.model)
 
-        def found(table: RouteTable) -> RouteTable:
+        def with_ready_models(table: RouteTable) -> RouteTable:
             for model in self.specs:
                 target = self.target(self.generations[model]) if self.is_ready(model) else None
                 table = with_model(table, model, target, self._fallbacks())
             return table
 
-        if found(self._publisher.table) != self._publisher.table:
-            # Nobody can listen before the start is over: not waiting for anybody.
-            await self._publisher.commit(found, 0)
+        if with_ready_models(self._publisher.table) != self._publisher.table:
+            # No replica listens before the start is over, so no acknowledgement is waited for.
+            await self._publisher.commit(with_ready_models, 0)
         return lost, surplus
 
     async def _save(self, generation: Generation) -> None:
@@ -338,7 +338,7 @@ class ModelPool:
         self.generations[generation.model] = generation
 
     async def _announce(self, ready: Generation) -> None:
-        """Publish a generation; at once if it is (a crash may have come before that)."""
+        """Publish a generation if it is not; a crash may have come between load and publishing."""
         target = self.target(ready)
         if self._publisher.table.models.get(ready.model) != target:
             await self._publish(ready.model, target)

@@ -1,8 +1,8 @@
-"""Publishes the route table to the ingress replicas and hears back from them.
+"""Publishes the route table to the ingress replicas and takes their acknowledgements.
 
-Save, then publish: a version that anybody saw is in the store. A commit is complete when
-every live ingress replica says that it uses the version. Replicas make themselves known
-by listening; Ray tells which of the silent ones are dead.
+Save, then publish: every version that a replica has seen is in the store. A commit is complete
+when every live ingress replica has acknowledged the version. Replicas register by listening; Ray
+is asked which of the silent ones are dead.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hotswap_ray.core.errors import HotswapError, NotFound, StoreError
 from hotswap_ray.core.routing.table import Route, RouteTable, unknown
 
 LISTEN_S = 10.0  # a long-poll returns at least this often
-CHECK_S = 0.25  # an answer later than this makes us ask Ray whether the replica lives
+CHECK_S = 0.25  # later than this, Ray is asked whether the replica lives
 
 
 @dataclass(slots=True)
 class Listener:
-    """What one ingress replica last said."""
+    """The last report of one ingress replica."""
 
     version: int = -1
     connected: frozenset[str] = frozenset()
@@ -30,7 +30,7 @@ class Listener:
     moving: dict[str, dict[int, int]] = field(default_factory=dict)
 
 
-async def _nothing() -> RouteTable | None:
+async def _no_table() -> RouteTable | None:
     return None
 
 
@@ -42,7 +42,7 @@ class Publisher:
         save: Makes a table durable before anybody sees it.
         is_alive: Whether the ingress replica with this actor name still runs.
         expected: How many ingress replicas run now.
-        reload: Reads the last saved table, after a commit of which nobody knows the end.
+        reload: Reads the last saved table, after a commit that may have been saved or not.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Publisher:
         save: Callable[[RouteTable], Awaitable[None]],
         is_alive: Callable[[str], Awaitable[bool]],
         expected: Callable[[], Awaitable[int]],
-        reload: Callable[[], Awaitable[RouteTable | None]] = _nothing,
+        reload: Callable[[], Awaitable[RouteTable | None]] = _no_table,
     ) -> None:
         self.table = table
         self.listeners: dict[str, Listener] = {}
@@ -62,8 +62,8 @@ class Publisher:
         self._unsure = False
         self._complete = False
         self._lock = asyncio.Lock()
-        self._news = asyncio.Event()
-        self._heard = asyncio.Event()
+        self._published = asyncio.Event()
+        self._acknowledged = asyncio.Event()
 
     def route(self, task: str) -> Route:
         """The route of a task.
@@ -77,15 +77,15 @@ class Publisher:
 
     async def listen(self, replica: str, version: int, wait_s: float = LISTEN_S) -> RouteTable:
         """The table as soon as it differs from ``version``; after ``wait_s`` in any case."""
-        known = replica in self.listeners
+        is_known = replica in self.listeners
         self.listeners.setdefault(replica, Listener())
-        # One that this process has not heard of is answered at once, so that it reports.
-        if known and self.table.version == version:
+        # A replica that is new to this process is answered at once, so that it reports its state.
+        if is_known and self.table.version == version:
             try:
                 async with asyncio.timeout(wait_s):
-                    await self._news.wait()
+                    await self._published.wait()
             except TimeoutError:
-                pass  # the caller listens again; that is how a lost replica is told apart
+                pass  # the caller listens again, which shows that it lives
         return self.table
 
     def acknowledge(
@@ -108,8 +108,8 @@ class Publisher:
         self.listeners[replica] = Listener(
             version, frozenset(connected), dict(in_flight), moving or {}
         )
-        self._heard.set()
-        self._heard = asyncio.Event()
+        self._acknowledged.set()
+        self._acknowledged = asyncio.Event()
 
     async def commit(
         self,
@@ -131,24 +131,24 @@ class Publisher:
         Raises:
             StoreError: The table could not be saved; nothing was published.
         """
-        # Shielded: a table that is in the store but not here would stop every later commit.
-        put = asyncio.ensure_future(self._put(change, save or self._save))
+        # Shielded: a table in the store that memory lacks would make every later commit fail.
+        saving = asyncio.ensure_future(self._save_and_publish(change, save or self._save))
         try:
-            table, started = await asyncio.shield(put)
+            table, started = await asyncio.shield(saving)
         except asyncio.CancelledError:
-            await asyncio.wait({put})  # or it would be saved over what the canceller saves next
+            await asyncio.wait({saving})  # or it could overwrite what the canceller saves next
             raise
-        await self.wait(lambda said: said.version >= table.version, ack_timeout_s)
+        await self.wait(lambda listener: listener.version >= table.version, ack_timeout_s)
         return (time.perf_counter() - started) * 1e3
 
-    async def _put(
+    async def _save_and_publish(
         self,
         change: Callable[[RouteTable], RouteTable],
         save: Callable[[RouteTable], Awaitable[None]],
     ) -> tuple[RouteTable, float]:
         async with self._lock:
             if self._unsure:
-                # The store failed at the last commit; that one may have been made or not.
+                # The store failed at the last commit, which may have been saved or not.
                 self.table = await self._reload() or self.table
             table = replace(change(self.table), version=self.table.version + 1)
             try:
@@ -159,8 +159,8 @@ class Publisher:
             self._unsure = False
             started = time.perf_counter()
             self.table = table
-            self._news.set()
-            self._news = asyncio.Event()
+            self._published.set()
+            self._published = asyncio.Event()
         return table, started
 
     async def wait(self, ok: Callable[[Listener], bool], timeout_s: float) -> bool:
@@ -173,8 +173,8 @@ class Publisher:
         """
         deadline = time.monotonic() + timeout_s
         while True:
-            heard = self._heard
-            late = [name for name, said in self.listeners.items() if not ok(said)]
+            acknowledged = self._acknowledged
+            late = [name for name, listener in self.listeners.items() if not ok(listener)]
             if not late and await self._is_complete():
                 return True
             left_s = deadline - time.monotonic()
@@ -182,10 +182,10 @@ class Publisher:
                 return False
             try:
                 async with asyncio.timeout(min(CHECK_S, left_s)):
-                    await heard.wait()
+                    await acknowledged.wait()
             except TimeoutError:
                 for name in late:
-                    with suppress(HotswapError):  # unknown is not dead
+                    with suppress(HotswapError):  # if Ray cannot be asked, the replica may live
                         if not await self._is_alive(name):
                             self.listeners.pop(name, None)
 
@@ -201,10 +201,10 @@ class Publisher:
 
     def moving(self, task: str) -> dict[int, int]:
         """Conversations that a step would move, and who has them, as all replicas know them."""
-        found: dict[int, int] = {}
-        for said in self.listeners.values():
-            found |= said.moving.get(task, {})
-        return found
+        moving: dict[int, int] = {}
+        for listener in self.listeners.values():
+            moving |= listener.moving.get(task, {})
+        return moving
 
     async def prepare(self, app: str, timeout_s: float) -> bool:
         """Wait until every live ingress replica reached ``app``."""
@@ -217,5 +217,6 @@ class Publisher:
         """
         version = self.table.version
         return await self.wait(
-            lambda said: said.version >= version and not said.in_flight.get(app, 0), timeout_s
+            lambda listener: listener.version >= version and not listener.in_flight.get(app, 0),
+            timeout_s,
         )

@@ -1,8 +1,8 @@
 """Which models stay loaded after they served: those others need, and the last few of each task.
 
 ``swap.keep_warm`` models that served a task last stay loaded beside the one that serves it, so
-that going back to them is one commit. They hold room that nobody asked for yet: whoever finds
-none takes theirs, the oldest first, before anything is refused.
+that going back to them is one commit. They give their room up, the oldest first, before a load
+is refused for want of room.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hotswap_ray.core.swap.phases import Phase, Swap
 from hotswap_ray.store import Store
 
 HISTORY = 1000
-"""Latest swaps that are looked through."""
+"""How many of the latest swaps are searched."""
 
 
 class Retention:
@@ -66,22 +66,22 @@ class Retention:
         generation = self._pool.generations.get(model)
         if not self._keep or generation is None or generation.state != "ready":
             return swap
-        kept = {"model": model, "generation": generation.generation}
-        return swap.with_facts(**{KEPT_WARM: kept})
+        fact = {"model": model, "generation": generation.generation}
+        return swap.with_facts(**{KEPT_WARM: fact})
 
     async def trim(self, swap: Swap) -> None:
-        """Let go of what newer ones push out; ``swap`` may not be saved yet."""
+        """Let go of models that newer ones push out; ``swap`` may not be saved yet."""
         by_task: defaultdict[str, list[str]] = defaultdict(list)
-        for task, model in await self._kept(swap):
-            if task not in self._pool.users(model):  # it serves again, and takes nobody's place
+        for task, model in await self._kept_warm(swap):
+            if task not in self._pool.users(model):  # it serves again, so it does not count
                 by_task[task].append(model)
-        stays = {model for models in by_task.values() for model in models[: self._keep]}
-        pushed_out = {model for models in by_task.values() for model in models} - stays
+        retained = {model for models in by_task.values() for model in models[: self._keep]}
+        pushed_out = {model for models in by_task.values() for model in models} - retained
         for model in sorted(pushed_out):
             await self.let_go(model, swap)
 
     async def let_go(self, model: str, swap: Swap, although_resident: bool = False) -> None:
-        """Unload a model, unless somebody but ``swap`` wants it."""
+        """Unload a model, unless something other than ``swap`` needs it."""
         pool = self._pool
         if pool.spec(model).resident and not although_resident:
             return
@@ -94,20 +94,20 @@ class Retention:
         """Whether another task, or another open swap, needs a model."""
         if model in self._tested() or any(t != swap.task for t in self._pool.users(model)):
             return True
-        others = (other for other in self._open_swaps() if other.swap_id != swap.swap_id)
-        return any(model in _needs(other) for other in others)
+        other_swaps = (other for other in self._open_swaps() if other.swap_id != swap.swap_id)
+        return any(model in _needs(other) for other in other_swaps)
 
     async def warm(self) -> list[str]:
         """Models that nothing but the rollback window holds, the newest first."""
         needed = self._tested().union(*map(_needs, self._open_swaps()))
-        held = (model for _, model in await self._kept() if model not in needed)
+        held = (model for _, model in await self._kept_warm() if model not in needed)
         return [*dict.fromkeys(model for model in held if not is_wanted(self._pool, model))]
 
-    async def room(self, *but: str) -> Room:
-        """Room that can be taken from models kept warm, ``but`` these."""
+    async def room(self, *excluded: str) -> Room:
+        """Room that can be taken from models kept warm, ``excluded`` ones left out."""
         room = Room()
         for model in await self.warm():
-            if model not in but:
+            if model not in excluded:
                 room = room.plus(self._room(model))
         return room
 
@@ -127,17 +127,17 @@ class Retention:
     def _room(self, model: str) -> Room:
         return room_of(self._pool.spec(model), self._pool.measured_bytes.get(model, 0))
 
-    async def _kept(self, *unsaved: Swap) -> list[tuple[str, str]]:
+    async def _kept_warm(self, *unsaved: Swap) -> list[tuple[str, str]]:
         """Task and model of what is kept warm and still loaded, the newest first."""
         pool = self._pool
         docs = await asyncio.to_thread(self._store.load_swaps, None, False, HISTORY)
-        found = []
+        entries = []
         for task, model, number in kept_warm([*unsaved, *map(Swap.from_doc, docs)]):
             generation = pool.generations.get(model)
             if generation is None or (generation.generation, generation.state) != (number, "ready"):
-                continue  # it went, or was loaded anew by somebody who wants it
-            found.append((task, model))
-        return found
+                continue  # it was unloaded, or loaded again for another use
+            entries.append((task, model))
+        return entries
 
 
 def is_wanted(pool: ModelPool, model: str) -> bool:
