@@ -67,15 +67,15 @@ class ABTestModels:
 
     def loans(self, test: ABTest) -> dict[str, str]:
         """Variants that are not there, and what they go back to; saved before any is loaded."""
-        found: dict[str, str] = {}
+        loans: dict[str, str] = {}
         for model in test.spec.variants:
             held = self._pool.generations.get(model)
             if self._pool.is_ready(model):  # of two tests, the one that ends last gives it back
                 back = self._lent().get(model)
             else:
                 back = "sleep" if held is not None and held.state == "asleep" else "unload"
-            found |= {model: back} if back else {}
-        return found
+            loans |= {model: back} if back else {}
+        return loans
 
     def is_there(self, test: ABTest, model: str) -> bool:
         """Whether the split has the generation of a variant that is loaded now."""

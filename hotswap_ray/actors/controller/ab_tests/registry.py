@@ -94,9 +94,11 @@ class ABTests:
         return {model for test in self.open() if test.divides for model in _needs(test)}
 
     def _needed_by_others(self, test: ABTest) -> set[str]:
-        models = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
-        others = (other for other in self.open() if other.id != test.id and other.divides)
-        return models.union(*map(_needs, others))
+        models = {
+            model for swap in self._runner.open() for model in (swap.from_model, swap.to_model)
+        }
+        other_tests = (other for other in self.open() if other.id != test.id and other.divides)
+        return models.union(*map(_needs, other_tests))
 
     def _lent(self) -> dict[str, str]:
         return {model: back for test in self.open() for model, back in test.lent.items()}
@@ -120,15 +122,15 @@ class ABTests:
         test_id: str | None = None,
         requested_by: str = "operator",
     ) -> dict[str, Any]:
-        """See ``SwapController.ab_test``."""
+        """Begin an A/B test of a task. See ``SwapController.ab_test``."""
         wanted = _parsed(spec, test_id)
-        if test_id is not None and (same := await self._same(test_id)):
-            if (same.task, same.spec) != (task, wanted):
+        if test_id is not None and (existing := await self._same(test_id)):
+            if (existing.task, existing.spec) != (task, wanted):
                 raise Conflict(
-                    f"A/B test {test_id} is another one, of task {same.task!r}; give this one "
+                    f"A/B test {test_id} is another one, of task {existing.task!r}; give this one "
                     "another id"
                 )
-            return same.to_doc()
+            return existing.to_doc()
         now_s = self._clock()
         test = ABTest(
             id=test_id or f"ab-{uuid.uuid4().hex[:12]}",
@@ -141,7 +143,7 @@ class ABTests:
             phase_s=now_s,
         )
         if test.id in self._runs:
-            return self._runs[test.id].test.to_doc()  # asked for twice at the same time
+            return self._runs[test.id].test.to_doc()  # the same request came twice at the same time
         self._refuse(test)
         test = replace(test, lent=self._models.loans(test))
         run = self._runs[test.id] = ABTestRun(test, self._parts)
@@ -171,7 +173,10 @@ class ABTests:
         by: str = "operator",
         if_match: str | None = None,
     ) -> dict[str, Any]:
-        """See ``SwapController.stop_ab_test``."""
+        """End a test, and swap to a variant if one is to be promoted.
+
+        See ``SwapController.stop_ab_test``.
+        """
         test = await self.find(test_id)
         if not matches(test, if_match):
             raise PreconditionFailed(
@@ -189,12 +194,12 @@ class ABTests:
                 raise Overtaken
             await run.stop("stopped", by, promote)
         except Overtaken:
-            now = await self.find(test_id)
-            if (now.reason, now.promote) != ("stopped", promote):
+            latest = await self.find(test_id)
+            if (latest.reason, latest.promote) != ("stopped", promote):
                 raise Conflict(
-                    f"A/B test {test_id} is over already ({now.reason or now.phase})"
+                    f"A/B test {test_id} is over already ({latest.reason or latest.phase})"
                 ) from None
-            return now.to_doc()  # asked for twice
+            return latest.to_doc()  # the same request came twice
         return run.test.to_doc()
 
     async def end_for_rollback(self, task: str) -> None:
@@ -213,9 +218,9 @@ class ABTests:
 
     async def find(self, test_id: str) -> ABTest:
         """A test, open or ended. Raises ``NotFound``."""
-        if (found := await self._same(test_id)) is None:
+        if (test := await self._same(test_id)) is None:
             raise NotFound(f"unknown A/B test {test_id!r}; `hotswap ab-test list` lists the latest")
-        return found
+        return test
 
     async def _same(self, test_id: str) -> ABTest | None:
         if test_id in self._runs:
@@ -224,7 +229,7 @@ class ABTests:
         return None if doc is None else ABTest.from_doc(doc)
 
     async def wait(self, test_id: str, timeout_s: float) -> dict[str, Any]:
-        """A test when it has ended, or as it is after ``timeout_s``; what it waits for, if so."""
+        """A test when it has ended, or as it is after ``timeout_s``, with what it waits for."""
         try:
             async with asyncio.timeout(timeout_s):
                 while (run := self._runs.get(test_id)) is not None:
@@ -237,13 +242,13 @@ class ABTests:
     # --- after a crash ------------------------------------------------------------------
 
     async def load(self) -> None:
-        """Know the open tests of the store; ``resume`` runs them."""
+        """Take up the open tests of the store without running them; ``resume`` runs them."""
         docs = await asyncio.to_thread(self._store.load_ab_tests, None, True, 10_000)
         for test in map(ABTest.from_doc, docs):
             self._runs[test.id] = ABTestRun(test, self._parts)
 
     async def resume(self) -> None:
-        """Run open tests on; those whose task is gone wait for a configuration that has it."""
+        """Go on with open tests; those whose task is gone wait for a configuration that has it."""
         for run in list(self._runs.values()):
             if run.test.task in self._publisher.table.routes:
                 self._resume(run)
@@ -262,7 +267,7 @@ class ABTests:
         by, swap_id = f"ab-test:{test.id}", f"promote-{test.id}"
         facts = self._requests.settings(swap_id)
         if test.lent.get(model) == "unload":
-            facts["borrowed"] = True  # should the swap fail, it lets go what the test has loaded
+            facts["borrowed"] = True  # if the swap fails, it unloads what the test has loaded
         await self._requests.begin(test.task, model, swap_id, None, facts, by)
         return swap_id
 

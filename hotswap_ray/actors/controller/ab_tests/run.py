@@ -1,4 +1,4 @@
-"""One A/B test from its begin to its end: each phase can be entered again after a crash."""
+"""One A/B test from begin to end; each phase can be entered again after a crash."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from hotswap_ray.core.routing.target import Target
 from hotswap_ray.store import Store
 
 TRIES = 5
-"""Times that a variant which cannot be reached is asked for before it is dropped."""
+"""Attempts to bring up a variant that cannot be reached, before it is dropped."""
 OPEN = (ABTestPhase.PREPARING, ABTestPhase.SETTLING, ABTestPhase.RUNNING)
 log = logging.getLogger("hotswap.ab_tests")
 
@@ -71,7 +71,7 @@ class ABTestRun:
         self._parts = parts
         self._change = self.state.change
         self._step: asyncio.Task[None] | None = None
-        self._coming: dict[str, asyncio.Task[Target]] = {}
+        self._loads: dict[str, asyncio.Task[Target]] = {}
         self._tries: dict[str, int] = {}
 
     @property
@@ -103,7 +103,7 @@ class ABTestRun:
     async def stop(self, reason: str, by: str, promote: str | None = None) -> None:
         """End the test, whatever it does just now. Raises ``Overtaken`` if it has ended."""
         await self._change(
-            OPEN, phase=ABTestPhase.ENDING, reason=reason, promote=promote, tell={"by": by}
+            OPEN, phase=ABTestPhase.ENDING, reason=reason, promote=promote, details={"by": by}
         )
         if self._step is not None:
             self._step.cancel()
@@ -151,18 +151,18 @@ class ABTestRun:
             await self._change(ABTestPhase.RUNNING, lambda split: split.moved(split.weights, {}))
         await self._repair()
         test = self.test
-        seen = await self._parts.learning.observed(test.task, test.models, test.began_s)
-        found = await asyncio.to_thread(self._report, seen)
-        for one in found["comparisons"]:
-            if one["dropped"] and one["model"] in test.live:
-                await self._drop(ABTestPhase.RUNNING, one["model"], one["dropped"])
-        if await self._end(ABTestPhase.RUNNING, seen, found):
+        observed = await self._parts.learning.observed(test.task, test.models, test.began_s)
+        result = await asyncio.to_thread(self._report, observed)
+        for comparison in result["comparisons"]:
+            if comparison["dropped"] and comparison["model"] in test.live:
+                await self._drop(ABTestPhase.RUNNING, comparison["model"], comparison["dropped"])
+        if await self._end(ABTestPhase.RUNNING, observed, result):
             return
-        await self._adapt(seen)
+        await self._adapt(observed)
         await asyncio.sleep(spec.check_s)
 
     async def _ending(self) -> None:
-        for task in self._coming.values():
+        for task in self._loads.values():
             task.cancel()
         await self._change(ABTestPhase.ENDING, lambda _: None, phase=ABTestPhase.CLOSING)
 
@@ -170,12 +170,14 @@ class ABTestRun:
         test = self.test
         if test.report is None or test.report["state"] != "ended":
             models = test.models
-            seen = (
+            observed = (
                 await self._parts.learning.observed(test.task, models, test.began_s)
                 if test.began_s
                 else {}
             )
-            await self._change(ABTestPhase.CLOSING, **await asyncio.to_thread(self._final, seen))
+            await self._change(
+                ABTestPhase.CLOSING, **await asyncio.to_thread(self._final, observed)
+            )
         if test.promote and not (test.swap_id or test.error):
             try:
                 swap_id = await self._parts.promote(self.test, test.promote)
@@ -190,30 +192,30 @@ class ABTestRun:
     # --- what they do -------------------------------------------------------------------
 
     async def _repair(self) -> None:
-        """Bring variants back that are gone, beside the looks; drop those that do not come."""
+        """Bring lost variants back while the test goes on; drop those that cannot be loaded."""
         for model in self.test.live:
-            coming = self._coming.get(model)
-            if coming is None:
+            load = self._loads.get(model)
+            if load is None:
                 if not self._parts.models.is_there(self.test, model):
-                    self._coming[model] = asyncio.create_task(
+                    self._loads[model] = asyncio.create_task(
                         self._parts.models.bring(self.test, model)
                     )
                 continue
-            if not coming.done():
+            if not load.done():
                 continue
-            del self._coming[model]
-            if coming.cancelled():
+            del self._loads[model]
+            if load.cancelled():
                 continue
             try:
-                target = coming.result()
+                target = load.result()
             except HotswapError as error:
-                with suppress(EngineUnavailable, EngineTimeout):  # once more at the next look
+                with suppress(EngineUnavailable, EngineTimeout):  # tried again at the next check
                     await self._give_up(ABTestPhase.RUNNING, model, error)
                 continue
-            await self._change(ABTestPhase.RUNNING, partial(_back, target))
+            await self._change(ABTestPhase.RUNNING, partial(_restored, target))
 
     async def _give_up(self, phase: ABTestPhase, model: str, error: HotswapError) -> None:
-        """Drop a variant that cannot be had; raise what says nothing about it."""
+        """Drop a variant that cannot be loaded; raise errors that are not its own."""
         if isinstance(error, StoreError):
             raise error
         if isinstance(error, EngineUnavailable | EngineTimeout):
@@ -230,54 +232,56 @@ class ABTestRun:
             None if phase is ABTestPhase.PREPARING else lambda split: split.without(model),
             dropped={**self.test.dropped, model: reason},
             weights={**self.test.weights, model: 0.0},
-            tell={"dropped": model, "why": reason},
+            details={"dropped": model, "why": reason},
         )
 
     async def _end(
-        self, phase: ABTestPhase, seen: Mapping[str, Seen], found: dict[str, Any]
+        self, phase: ABTestPhase, observed: Mapping[str, Seen], result: dict[str, Any]
     ) -> bool:
-        """Whether the test is over by what was found, which is kept."""
-        if found["state"] == "ended":
-            ran = await asyncio.to_thread(history, self.test.spec, self.test.control, seen)
-            winner = found["winner"] if self.test.spec.on_end == "promote" else None
+        """Save a result that is new; returns whether it ends the test."""
+        if result["state"] == "ended":
+            past = await asyncio.to_thread(history, self.test.spec, self.test.control, observed)
+            winner = result["winner"] if self.test.spec.on_end == "promote" else None
             await self._change(
                 phase,
                 phase=ABTestPhase.ENDING,
-                report=found,
-                history=ran,
-                reason=found["reason"],
+                report=result,
+                history=past,
+                reason=result["reason"],
                 promote=winner if winner != self.test.control else None,
             )
             return True
-        if _told(found) != _told(self.test.report):
-            await self._change(phase, report=found)
+        if _without_clock(result) != _without_clock(self.test.report):
+            await self._change(phase, report=result)
         return False
 
-    def _report(self, seen: Mapping[str, Seen]) -> dict[str, Any]:
+    def _report(self, observed: Mapping[str, Seen]) -> dict[str, Any]:
         test = self.test
         spent_s = self._parts.clock() - test.began_s if test.began_s else 0.0
-        return report(test.spec, test.control, seen, test.dropped, spent_s).to_doc()
+        return report(test.spec, test.control, observed, test.dropped, spent_s).to_doc()
 
-    def _final(self, seen: Mapping[str, Seen]) -> dict[str, Any]:
+    def _final(self, observed: Mapping[str, Seen]) -> dict[str, Any]:
         """Report and history of a test that somebody ended."""
-        test, found = self.test, self._report(seen)
-        told = f"Stopped before its end, after {found['requests']:,} requests."
-        found |= {"state": "ended", "reason": test.reason, "winner": None, "sentence": told}
-        return {"report": found, "history": history(test.spec, test.control, seen)}
+        test, result = self.test, self._report(observed)
+        sentence = f"Stopped before its end, after {result['requests']:,} requests."
+        result |= {"state": "ended", "reason": test.reason, "winner": None, "sentence": sentence}
+        return {"report": result, "history": history(test.spec, test.control, observed)}
 
-    async def _adapt(self, seen: Mapping[str, Seen]) -> None:
+    async def _adapt(self, observed: Mapping[str, Seen]) -> None:
         test = self.test
         if not test.spec.adaptive or self._parts.clock() - test.weights_s < test.spec.adapt_s:
             return
-        weights = await asyncio.to_thread(weights_of, test.spec, test.control, seen, test.dropped)
+        weights = await asyncio.to_thread(
+            weights_of, test.spec, test.control, observed, test.dropped
+        )
         if weights != test.weights:
             await self.state.divide(weights)
 
 
-def _told(found: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A report without the clock: time alone is no news."""
-    return None if found is None else {k: v for k, v in found.items() if k != "spent_s"}
+def _without_clock(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """A report without its clock, as the passing of time alone is not worth saving."""
+    return None if result is None else {k: v for k, v in result.items() if k != "spent_s"}
 
 
-def _back(target: Target, split: Split) -> Split:
+def _restored(target: Target, split: Split) -> Split:
     return split.with_target(target)

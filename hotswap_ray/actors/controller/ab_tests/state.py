@@ -1,8 +1,8 @@
 """The record of an open A/B test, and the one way to change it: saved with what it does.
 
 One writer at a time, and each change of the route table is saved with the record in one
-transaction. Who acts on a phase that is over (an operator ended it meanwhile) finds that out
-before anything is done.
+transaction. A step of a phase that an operator has ended meanwhile is refused before it changes
+anything.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RETRY_S = 1.0
 
 
 class Overtaken(Exception):
-    """The test is not in the phase any more that this was about."""
+    """The test has left the phase that this step belongs to."""
 
 
 class ABTestState:
@@ -58,10 +58,10 @@ class ABTestState:
         self._lock = asyncio.Lock()
 
     async def divide(self, weights: Mapping[str, float]) -> None:
-        """Other weights, and the test runs; conversations that began elsewhere stay there."""
+        """Set the weights and let the test run; conversations that have begun stay put."""
         phase = self.test.phase
         wanted = [weights.get(model, 0.0) for model in self.test.spec.variants]
-        # Somebody may not know yet who has to wait: nothing is moved before that.
+        # Until every ingress replica knows which conversations have to wait, none is moved.
         opening = AsyncRetrying(retry=retry_if_result(not_), wait=wait_fixed(RETRY_S))
         await opening(self.change, phase, lambda split: split.opened(wanted))
         moving = self._publisher.moving(self.test.task)
@@ -70,7 +70,7 @@ class ABTestState:
         await self.change(
             phase,
             lambda split: split.moved(wanted, moving),
-            tell={"weights": dict(weights)},
+            details={"weights": dict(weights)},
             phase=ABTestPhase.RUNNING,
             weights=dict(weights),
             weights_s=now_s,
@@ -82,17 +82,17 @@ class ABTestState:
         within: ABTestPhase | Sequence[ABTestPhase],
         split: Callable[[Split], Split | None] | None = None,
         *,
-        tell: Mapping[str, Any] | None = None,
+        details: Mapping[str, Any] | None = None,
         **changes: Any,
     ) -> bool:
         """Save a change of the record, with one of the split if any; publish that.
 
-        Shielded: a change that is in the store but not here would be undone by the next one.
+        Shielded: a change in the store that memory lacks would be undone by the next one.
 
         Args:
             within: Phases in which it holds.
             split: What becomes of the split.
-            tell: For the event; a change of the phase has one anyway.
+            details: For the event; a change of the phase has one anyway.
             **changes: Fields of the record.
 
         Returns:
@@ -102,13 +102,13 @@ class ABTestState:
             Overtaken: The test is in another phase; nothing was changed.
         """
         expected = (within,) if isinstance(within, ABTestPhase) else tuple(within)
-        return await asyncio.shield(self._changed(expected, split, tell, changes))
+        return await asyncio.shield(self._apply(expected, split, details, changes))
 
-    async def _changed(
+    async def _apply(
         self,
         expected: Sequence[ABTestPhase],
         split: Callable[[Split], Split | None] | None,
-        tell: Mapping[str, Any] | None,
+        details: Mapping[str, Any] | None,
         changes: dict[str, Any],
     ) -> bool:
         async with self._lock:
@@ -117,8 +117,8 @@ class ABTestState:
             now_s = self._clock()
             test = replace(self.test, updated_at_s=now_s, **changes)
             event = None
-            if test.phase is not self.test.phase or tell is not None:
-                event = _event(test, tell or {})
+            if test.phase is not self.test.phase or details is not None:
+                event = _event(test, details or {})
             if test.phase is not self.test.phase:
                 test = replace(test, phase_s=now_s)
             if split is None:
@@ -129,7 +129,7 @@ class ABTestState:
                     doc, table_doc = test.to_doc(), table.to_doc()
                     await asyncio.to_thread(self._store.save_ab_test, doc, table_doc, event)
 
-                change = _changing(test, split)
+                change = _table_change(test, split)
                 await self._publisher.commit(change, self._ack_timeout_s, save)
             self.test = test
             self.changed.set()
@@ -137,31 +137,33 @@ class ABTestState:
         if split is None:
             return True
         version = self._publisher.table.version
-        return await self._publisher.wait(lambda said: said.version >= version, self._ack_timeout_s)
+        return await self._publisher.wait(
+            lambda listener: listener.version >= version, self._ack_timeout_s
+        )
 
 
 def absent(model: str) -> Share:
-    """The place of a variant that is not there."""
+    """The share of a variant that is not loaded."""
     return Share(Target(model, 0, 0), 0.0, out=True)
 
 
-def _changing(
+def _table_change(
     test: ABTest, split: Callable[[Split], Split | None]
 ) -> Callable[[RouteTable], RouteTable]:
-    """The change of the table: of the split as it is then, which a lost model may have changed."""
+    """A change of the table, made from its split at that time: a lost model may change that."""
 
     def change(table: RouteTable) -> RouteTable:
-        found = table.routes[test.task].split
-        if found is None or found.salt != test.id:  # the first, or the route is another's
+        current = table.routes[test.task].split
+        if current is None or current.salt != test.id:  # none yet, or that of another rollout
             variants = tuple(map(absent, test.spec.variants))
-            found = Split(test.id, variants, decision=RoutingDecision.AB_TEST)
-        return with_split(table, test.task, split(found))
+            current = Split(test.id, variants, decision=RoutingDecision.AB_TEST)
+        return with_split(table, test.task, split(current))
 
     return change
 
 
-def _event(test: ABTest, tell: Mapping[str, Any]) -> dict[str, Any]:
-    told = {"ab_test": test.id, "task": test.task, "phase": str(test.phase), **tell}
+def _event(test: ABTest, details: Mapping[str, Any]) -> dict[str, Any]:
+    event = {"ab_test": test.id, "task": test.task, "phase": str(test.phase), **details}
     if test.reason:
-        told |= {"reason": test.reason, "winner": (test.report or {}).get("winner")}
-    return told
+        event |= {"reason": test.reason, "winner": (test.report or {}).get("winner")}
+    return event
