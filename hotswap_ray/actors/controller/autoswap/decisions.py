@@ -1,4 +1,4 @@
-"""Decisions as they are kept: each that is news, with its inputs and a sentence."""
+"""The log of decisions: each one that differs from the last, with its inputs and a sentence."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hotswap_ray.store import Store
 
 
 class DecisionLog:
-    """Keeps decisions and non-decisions; the same one again is not news.
+    """Keeps decisions and non-decisions; one that repeats the last is not kept again.
 
     Args:
         store: Where they are kept.
         clock: Unix seconds.
 
     Attributes:
-        current: The last finding of each task, news or not.
+        current: The last finding of each task, kept or not.
     """
 
     def __init__(self, store: Store, clock: Callable[[], float]) -> None:
@@ -30,15 +30,15 @@ class DecisionLog:
         self._last: dict[str, tuple[Any, ...]] = {}
 
     async def load(self) -> None:
-        """Know what was kept last, so that a restart repeats nothing."""
+        """Read the last decision of each task, so that a restart keeps none twice."""
         for task, doc in (await asyncio.to_thread(self._store.latest_decisions)).items():
             self._last[task] = tuple(doc.get(name) for name in NEWS)
 
     async def add(self, finding: Finding, swap_id: str | None = None) -> None:
-        """Keep a finding if it is news or is acted on; durable when this returns.
+        """Keep a finding if it differs from the last or is acted on; durable when this returns.
 
         Args:
-            finding: What a look found.
+            finding: The result of a look.
             swap_id: Swap that is about to be asked for.
 
         Raises:
@@ -47,9 +47,9 @@ class DecisionLog:
         doc = decision_doc(finding)
         task = finding.decision.task
         self.current[task] = finding
-        news = tuple(doc[name] for name in NEWS)
-        acts = swap_id is not None or finding.decision.action == "unload"
-        if not acts and news == self._last.get(task):
+        identity = tuple(doc[name] for name in NEWS)
+        is_acted_on = swap_id is not None or finding.decision.action == "unload"
+        if not is_acted_on and identity == self._last.get(task):
             return
         decision = finding.decision
         with_event = (
@@ -58,21 +58,22 @@ class DecisionLog:
             or decision.success_alarm
         )
         await asyncio.to_thread(self._write, task, doc, swap_id, with_event)
-        self._last[task] = news
+        self._last[task] = identity
 
     def _write(self, task: str, doc: dict[str, Any], swap_id: str | None, event: bool) -> None:
         now_s = self._clock()
         with self._store.transaction():
             self._store.add_decision(task, now_s, doc, swap_id)
             if event:
-                fact = {name: doc[name] for name in ("action", "reason", "model", "sentence")}
-                self._store.add_event("decision", {"task": task, "swap_id": swap_id, **fact}, now_s)
+                shown = {name: doc[name] for name in ("action", "reason", "model", "sentence")}
+                event_doc = {"task": task, "swap_id": swap_id, **shown}
+                self._store.add_event("decision", event_doc, now_s)
 
 
 NEWS = ("action", "reason", "active", "model", "applies", "success_alarm")
-"""What makes two decisions about a task different ones."""
+"""Fields in which two different decisions about a task differ."""
 TROUBLE = frozenset({"unknown_active", "collapsed_without_alternative"})
-"""Why nothing is done although an operator should know."""
+"""Reasons to do nothing that an operator should hear of: they become events too."""
 
 
 def decision_doc(finding: Finding) -> dict[str, Any]:

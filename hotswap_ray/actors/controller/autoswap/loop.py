@@ -1,8 +1,8 @@
-"""Looks at the tasks again and again, and does what the evidence says.
+"""Has every task decided about again and again, and acts on the decisions.
 
 The learning actor decides (it owns the evidence), this loop acts (the controller owns the
-routes). A decision is durable before it is acted on, and the swap carries its id: whoever
-dies in between, nothing is done twice and nothing is done without its reason on record.
+routes). A decision is durable before it is acted on, and the swap carries its id: after a crash
+of either, nothing is done twice and nothing is done without its reason on record.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hotswap_ray.store import Store
 AUTOSWAP = "autoswap"
 """Who asked for a swap that the arbiter decided on."""
 RETRY_S = 1.0
-LONGEST_WAIT_S = 15.0  # a call of an actor has to end before its own limit
+LONGEST_WAIT_S = 15.0  # below the time limit of a call of an actor
 REFUSED_S = 60.0
 """Least time that a model is not considered after its swap failed."""
 log = logging.getLogger("hotswap.autoswap")
@@ -50,11 +50,11 @@ class Decides(Protocol):
         kept: frozenset[str],
         wait_s: float,
     ) -> Look:
-        """See ``LearningActor.look``."""
+        """Decide about every task, after an alarm or ``wait_s``. See ``LearningActor.look``."""
         ...
 
     async def take_prices(self, prices: dict[str, Price]) -> None:
-        """See ``LearningActor.take_prices``."""
+        """Set the prices of all models. See ``LearningActor.take_prices``."""
         ...
 
     async def nudge(self) -> None:
@@ -63,7 +63,7 @@ class Decides(Protocol):
 
 
 class AutoswapLoop:
-    """One loop for all tasks; while every mode is off it only tells the prices when woken.
+    """One loop for all tasks; while every mode is off it only sends the prices when woken.
 
     Args:
         config: The configuration.
@@ -72,9 +72,9 @@ class AutoswapLoop:
         publisher: Route table.
         runner: Open swaps.
         requests: How swaps are begun.
-        views: What the tasks look like.
+        views: The tasks as they are now.
         decisions: Where decisions are kept.
-        learning: Who decides.
+        learning: Makes the decisions.
         clock: Unix seconds.
     """
 
@@ -105,7 +105,7 @@ class AutoswapLoop:
         self._refused_until_s: dict[tuple[str, str], float] = {}
         self._wake = asyncio.Event()
         self._unloading: set[str] = set()
-        self._untold: list[Alarm] = []
+        self._alarms: list[Alarm] = []
         self._work = Tasks(log)
 
     def wake(self) -> None:
@@ -125,11 +125,11 @@ class AutoswapLoop:
         await forever(self.look, "autoswap", log, wait_fixed(RETRY_S), self._failed)
 
     def _failed(self, error: Exception) -> None:
-        ours = isinstance(error, HotswapError)
-        text = f"waits: {error}" if ours else f"failed: {type(error).__name__}: {error}"
+        is_known = isinstance(error, HotswapError)
+        text = f"waits: {error}" if is_known else f"failed: {type(error).__name__}: {error}"
         self._runner.last_error = f"autoswap {text}"[:500]
 
-    def _trouble(self, text: str) -> None:
+    def _record_error(self, text: str) -> None:
         self._runner.last_error = text[:500]
         log.warning(text)
 
@@ -144,7 +144,7 @@ class AutoswapLoop:
         if all(view.settings.mode == "off" for view in views):
             for view in views:
                 await self._decisions.add(_off(view))
-            # A look would tell, but none comes; guardrails and A/B tests need the prices.
+            # Guardrails and A/B tests need the prices, which otherwise come with a look.
             await self._learning.take_prices(
                 {name: spec.price for name, spec in self._pool.specs.items()}
             )
@@ -152,20 +152,20 @@ class AutoswapLoop:
             return
         look_s = [self._views.spec(v.task).look_s for v in views if v.settings.mode != "off"]
         wait_s = min(*look_s, LONGEST_WAIT_S)
-        asked = asyncio.ensure_future(
+        answer = asyncio.ensure_future(
             self._learning.look(views, self._views.facts(), self._views.kept(), wait_s)
         )
         woken = asyncio.ensure_future(self._wake.wait())
-        await asyncio.wait({asked, woken}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({answer, woken}, return_when=asyncio.FIRST_COMPLETED)
         woken.cancel()
-        if not asked.done():
+        if not answer.done():
             await self._learning.nudge()
-        found = await asked
-        self._untold += found.alarms
-        while self._untold:
-            await self._tell(self._untold[0])
-            del self._untold[0]
-        for finding in found.findings:
+        result = await answer
+        self._alarms += result.alarms
+        while self._alarms:
+            await self._add_drift_event(self._alarms[0])
+            del self._alarms[0]
+        for finding in result.findings:
             await self._act(finding)
 
     def _view_all(self) -> list[TaskView]:
@@ -183,7 +183,7 @@ class AutoswapLoop:
         ]
 
     async def _allow_trials(self, views: list[TaskView]) -> None:
-        """Publish who may be tried, when that changed."""
+        """Publish which models may be tried, when that changed."""
         if not self._views.changed_trials(self._publisher.table, views):
             return
 
@@ -201,16 +201,16 @@ class AutoswapLoop:
                 self._work.spawn(self._unload(decision.model), f"unload:{decision.model}")
             return
         if self._views.is_swapping(decision.task) or not self._is_current(decision):
-            return  # its swap is at work, or the route changed while we asked
+            return  # its swap is at work, or the route changed during the look
         acts = decision.action in ("promote", "roll_back") and decision.applies
         if acts and self._views.spec(decision.task).mode != "on":
-            return  # it was set while we asked
+            return  # the mode was set during the look
         if (
             acts
             and decision.action == "promote"
             and self._is_refused(decision.task, decision.model)
         ):
-            return  # its swap failed while we asked
+            return  # its swap failed during the look
         baking = self._views.open_swap(decision.task)
         if acts and baking is not None and decision.action == "promote":
             # The old model is warm until the bake ends; only an emergency ends it earlier.
@@ -232,12 +232,12 @@ class AutoswapLoop:
             else:
                 await self._requests.rollback(decision.task, swap_id, AUTOSWAP)
         except StoreError:
-            raise  # says nothing about the model: decided anew when the store is back
+            raise  # the store is away, the model is fine: decided again when it is back
         except HotswapError as error:
             await self._refused(decision, error)
 
     def _may_unload(self, model: str) -> bool:
-        """Whether nobody began to use a model while we asked, and it is not going already."""
+        """Whether a model is still unused after the look, and not being unloaded already."""
         is_used = model not in self._pool.specs or model in self._views.kept()
         return not (is_used or model in self._unloading or self._is_refused("", model))
 
@@ -252,14 +252,14 @@ class AutoswapLoop:
         if decision.model is not None:
             until_s = self._clock() + REFUSED_S
             self._refused_until_s[decision.task, decision.model] = until_s
-        fact = {"task": decision.task, "model": decision.model, "error": str(error)[:300]}
-        self._trouble(f"autoswap of {decision.task} to {decision.model} was refused: {error}")
-        await asyncio.to_thread(self._store.add_event, "autoswap_refused", fact, self._clock())
+        event = {"task": decision.task, "model": decision.model, "error": str(error)[:300]}
+        self._record_error(f"autoswap of {decision.task} to {decision.model} was refused: {error}")
+        await asyncio.to_thread(self._store.add_event, "autoswap_refused", event, self._clock())
 
-    async def _tell(self, alarm: Alarm) -> None:
-        fact = {"task": alarm.task, "model": alarm.model, "recent": round(alarm.recent, 4)}
+    async def _add_drift_event(self, alarm: Alarm) -> None:
+        event = {"task": alarm.task, "model": alarm.model, "recent": round(alarm.recent, 4)}
         log.warning("results of %s at %s fell to %.2f", alarm.model, alarm.task, alarm.recent)
-        await asyncio.to_thread(self._store.add_event, "drift", fact, self._clock())
+        await asyncio.to_thread(self._store.add_event, "drift", event, self._clock())
 
     async def _unload(self, model: str) -> None:
         self._unloading.add(model)
@@ -267,7 +267,7 @@ class AutoswapLoop:
             await self._pool.unload(model)
         except HotswapError as error:
             self._refused_until_s["", model] = self._clock() + REFUSED_S
-            self._trouble(f"model {model} is not unloaded: {error}")
+            self._record_error(f"model {model} is not unloaded: {error}")
         finally:
             self._unloading.discard(model)
 

@@ -1,4 +1,4 @@
-"""What the tasks look like to the auto-swap, and who may be tried at each."""
+"""The tasks as the auto-swap sees them, and which models may be tried at each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.core.swap.phases import Phase, Swap
 
 UNKNOWN_LOAD_S = 30.0
-"""What a load is expected to take before the first one was seen."""
+"""Expected time of a load before the first one was measured."""
 
 
 class TaskViews:
@@ -131,19 +131,19 @@ class TaskViews:
 
     def facts(self) -> dict[str, ModelFacts]:
         """What every known model costs."""
-        found = {}
+        facts = {}
         for name, spec in self._pool.specs.items():
             generation = self._pool.generations.get(name)
-            if generation is not None and generation.state != "loading":  # known afterwards
+            if generation is not None and generation.state != "loading":  # not measured yet
                 self._load_s[name] = generation.load_s
             ready = self._pool.is_ready(name)
             memory = generation.memory_bytes if generation else 0
-            found[name] = ModelFacts(
+            facts[name] = ModelFacts(
                 price=spec.price,
                 load_s=0.0 if ready else self._load_s.get(name, UNKNOWN_LOAD_S),
                 memory_bytes=memory or self._pool.measured_bytes.get(name, 0),
             )
-        return found
+        return facts
 
     def kept(self) -> frozenset[str]:
         """Models that stay loaded whatever the tests say."""
@@ -156,7 +156,7 @@ class TaskViews:
         return frozenset(names | (self._pool.specs.keys() - self._pool.generations.keys()))
 
     def trial(self, table: RouteTable, view: TaskView) -> Trial | None:
-        """Who may be tried at a task, by the table as it is; ``None`` for nobody."""
+        """Models that may be tried at a task, by the table as it is; ``None`` without any."""
         spec, route = self.spec(view.task), table.routes[view.task]
         if spec.mode == "off" or route.active is None or route.held:
             return None
