@@ -141,7 +141,7 @@ class Bench:
         return run.to_doc()
 
     def results(self, bench_id: str | None = None) -> list[dict[str, Any]]:
-        """What came of each prompt: the fields of ``bench_report.Result``.
+        """The result of each prompt: the fields of ``bench_report.Result``.
 
         Raises:
             NotFound: See ``status``.
@@ -163,7 +163,7 @@ class Bench:
         return run.to_doc()
 
     def keep(self, model: str) -> None:
-        """Somebody loads a model on purpose: a benchmark does not unload it."""
+        """Keep a model loaded after a benchmark, since an operator has loaded it."""
         self._loans.keep(model)
 
     def _find(self, bench_id: str | None) -> BenchRun:
@@ -236,29 +236,29 @@ class Bench:
             if run.state == "running":
                 run.state, run.error = "failed", "unexpected; see the controller's log"
             run.now = ""
-            await self._tell(run)
+            await self._add_end_event(run)
 
-    async def _tell(self, run: BenchRun) -> None:
+    async def _add_end_event(self, run: BenchRun) -> None:
         doc = run.to_doc()
-        fact = {key: doc[key] for key in ("bench_id", "state", "done", "of", "error")}
+        event = {key: doc[key] for key in ("bench_id", "state", "done", "of", "error")}
         best: dict[str, Any] = {}
         for row in run.rows:
             if row["quality"] is not None and row["quality"] > best.get(row["task"], (-1,))[0]:
                 best[row["task"]] = (row["quality"], row["model"])
-        fact["best"] = {task: model for task, (_, model) in best.items()}
-        fact["skipped"] = len(run.skipped)
+        event["best"] = {task: model for task, (_, model) in best.items()}
+        event["skipped"] = len(run.skipped)
         try:
-            await asyncio.to_thread(self._store.add_event, "benchmark", fact, self._clock())
+            await asyncio.to_thread(self._store.add_event, "benchmark", event, self._clock())
         except HotswapError as error:
             log.error("the end of benchmark %s is not among the events: %s", run.bench_id, error)
 
     # --- by the clock -------------------------------------------------------------------
 
     async def run_schedule(self) -> None:
-        """Look at the schedule for as long as we live."""
-        await forever(self._look_and_rest, "scheduled benchmark", log, wait_fixed(LOOK_S))
+        """Look at the schedule again and again; never returns."""
+        await forever(self._look_and_pause, "scheduled benchmark", log, wait_fixed(LOOK_S))
 
-    async def _look_and_rest(self) -> None:
+    async def _look_and_pause(self) -> None:
         await self.look()
         await asyncio.sleep(LOOK_S)
 
@@ -266,18 +266,18 @@ class Bench:
         """Benchmark the tasks whose ``autoswap.bench_every_s`` is over; returns when it ended.
 
         While a swap is open, or a task has no model yet, it is left for the next look. Also
-        gives back what the controller before us had loaded for a benchmark.
+        gives back what an earlier controller had loaded for a benchmark.
         """
         routes = self._publisher.table.routes.values()
         if self._is_busy or self._swaps() or not all(route.active for route in routes):
             return
         await self._loans.clean_up(lambda: self._is_busy)
         if self._last_s is None:
-            found = await asyncio.to_thread(self._store.load_settings)
+            settings = await asyncio.to_thread(self._store.load_settings)
             self._last_s = {
-                task: found[f"bench:{task}"]["at_s"]
+                task: settings[f"bench:{task}"]["at_s"]
                 for task in self._every_s
-                if f"bench:{task}" in found
+                if f"bench:{task}" in settings
             }
         now_s, last_s = self._clock(), self._last_s
         due = [
@@ -289,11 +289,11 @@ class Bench:
         for task in due:
             try:
                 sets |= await self._golden([task])
-            except ConfigError as error:  # the other tasks are not to blame
+            except ConfigError as error:  # the other tasks are benchmarked all the same
                 log.error("scheduled benchmark of %s: %s", task, error)
         if any(sets.values()):
             await asyncio.wait({self._begin(uuid.uuid4().hex[:12], sets)})
-        # After it: a run that a crash cut short is done again.
+        # Saved after the run, so that one that a crash cut short is done again.
         for task in due:
             last_s[task] = now_s
             doc = {"at_s": now_s}

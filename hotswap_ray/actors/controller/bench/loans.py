@@ -1,4 +1,4 @@
-"""Models loaded for a benchmark only: what was borrowed is given back, crash or not."""
+"""Models loaded for a benchmark only; they are given back, after a crash too."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Loans:
             await self._give_back(model)
 
     async def make_way(self, model: str) -> None:
-        """Whether a benchmark may hold room for a model.
+        """Refuse a benchmark the room of a lent model while a swap may need that room.
 
         Raises:
             Conflict: It is lent, and a swap may need the room.
@@ -72,7 +72,7 @@ class Loans:
                 raise Conflict(f"makes way for swap {swap.swap_id} of task {swap.task!r}", 30.0)
 
     def keep(self, model: str) -> None:
-        """Somebody else wants a model that is lent: it stays."""
+        """Keep a lent model loaded after the benchmark, since something else needs it."""
         if self._lent:
             self._lent.pop(model, None)
 
@@ -80,7 +80,7 @@ class Loans:
         """Give back what is left, of this controller or the one before.
 
         Args:
-            is_busy: Whether a benchmark runs: what is lent then is its own business.
+            is_busy: Whether a benchmark runs, which then gives back its loans itself.
         """
         for model in list(await self._loans()):
             if is_busy():  # one may begin at any moment
@@ -106,16 +106,16 @@ class Loans:
 
     def _is_needed(self, model: str) -> bool:
         return (
-            model not in self._pool.specs  # it left the configuration; the start took it away
+            model not in self._pool.specs  # it left the configuration, and the start deleted it
             or is_wanted(self._pool, model)
             or any(model in (swap.from_model, swap.to_model) for swap in self._swaps())
         )
 
     async def _loans(self) -> dict[str, str]:
         if self._lent is None:
-            found = (await asyncio.to_thread(self._store.load_settings)).get(SETTING, {})
+            saved = (await asyncio.to_thread(self._store.load_settings)).get(SETTING, {})
             if self._lent is None:
-                self._lent, self._saved = dict(found), dict(found)
+                self._lent, self._saved = dict(saved), dict(saved)
         return self._lent
 
     async def _save(self) -> None:
@@ -126,7 +126,7 @@ class Loans:
 
 
 async def watched(work: Coroutine[Any, Any, T], watch: Callable[[], Awaitable[None]]) -> T:
-    """The result of some work; while it lasts, somebody looks whether it should go on.
+    """The result of some work; a watch may end the work early.
 
     Args:
         work: What is done; cancelled, and waited for, when it must not go on.

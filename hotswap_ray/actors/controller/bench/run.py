@@ -1,4 +1,4 @@
-"""One benchmark on its way: each model is asked its golden prompts, judged, and remembered."""
+"""One benchmark: asks each model its golden prompts and judges and records the answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.core.spec.task import TaskSpec
 
 AT_ONCE = 2
-"""Requests to one model at a time: live traffic shall not feel a benchmark."""
+"""Requests to one model at a time; few, so that a benchmark does not slow live traffic."""
 RECORD_S = 30.0
 Prompts = Mapping[str, GoldenPrompt]
 Plan = Mapping[str, Mapping[str, Prompts]]
@@ -42,10 +42,10 @@ State = Literal["running", "done", "failed", "cancelled"]
 
 
 class OutcomeSink(Protocol):
-    """Where evidence goes: the learning actor, or a proxy of it."""
+    """Takes evidence: the learning actor, or a proxy of it."""
 
     async def record(self, batch: Sequence[Outcome], batch_id: str) -> int:
-        """See ``LearningActor.record``."""
+        """Take a batch of outcomes in, once per ``batch_id``. See ``LearningActor.record``."""
         ...
 
 
@@ -64,8 +64,8 @@ class BenchParts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
-    """One prompt that was asked, and what came of it."""
+class _Answer:
+    """One prompt that was asked, and its answer or error."""
 
     key: str
     prompt: GoldenPrompt
@@ -79,20 +79,20 @@ class _Asked:
     memory_bytes: int = 0
     error: str = ""
     refused: bool = False
-    """The prompt was: that says nothing of how well the model answers."""
+    """Whether the prompt was refused, which says nothing of how well the model answers."""
 
 
 @dataclass(slots=True)
 class BenchRun:
-    """A benchmark and what is known of it so far.
+    """A benchmark and its results so far.
 
     Attributes:
         bench_id: Its id.
-        plan: What is asked of whom.
+        plan: Prompts by model and task.
         parts: What it works with.
         state: ``running``, ``done``, ``failed`` or ``cancelled``.
-        over: Prompts of tasks and models that are over, asked or not.
-        asking: Prompts asked of the model and task that is not.
+        over: Prompts of the tasks and models that are done, asked or not.
+        asking: Prompts asked so far of the model and task under way.
         now: What it does, in words.
         rows: See ``bench_report.summarise``.
         skipped: ``task, model, reason`` of what was not asked.
@@ -140,28 +140,28 @@ class BenchRun:
         self.now = ""
 
     async def _model(self, model: str, tasks: Mapping[str, Prompts]) -> None:
-        left = {}
+        pending = {}
         for task, prompts in tasks.items():
             if gaps := self._gaps(task, model):
                 self._skip(task, model, gaps, prompts)
             else:
-                left[task] = prompts
-        if not left:
+                pending[task] = prompts
+        if not pending:
             return
         self.now = f"loading {model}"
         finished = []
         try:
             async with self.parts.loans.borrow(model) as generation:
-                for task, prompts in list(left.items()):
+                for task, prompts in list(pending.items()):
                     self.now = f"asking {model} the prompts of {task}"
-                    asked = await self._ask_all(generation, prompts)
-                    finished.append((task, generation, asked))
-                    self._is_over(left.pop(task))
+                    answers = await self._ask_all(generation, prompts)
+                    finished.append((task, generation, answers))
+                    self._is_over(pending.pop(task))
         except HotswapError as error:
-            for task, prompts in left.items():
+            for task, prompts in pending.items():
                 self._skip(task, model, str(error), prompts)
-        for task, generation, asked in finished:
-            await self._finish(task, generation, asked)
+        for task, generation, answers in finished:
+            await self._finish(task, generation, answers)
 
     def _gaps(self, task: str, model: str) -> str:
         """Hard limits of a task that a model does not meet."""
@@ -182,20 +182,20 @@ class BenchRun:
         self.over += len(prompts)
         self.asking = 0
 
-    async def _ask_all(self, generation: Generation, prompts: Prompts) -> list[_Asked]:
+    async def _ask_all(self, generation: Generation, prompts: Prompts) -> list[_Answer]:
         """Ask a few at a time, until all are asked or the model is dead.
 
         Raises:
-            Conflict: The model is not ours to ask any more.
+            Conflict: The model was unloaded or loaded again meanwhile.
         """
-        asked: list[_Asked] = []
-        rest = iter(prompts.items())
+        answers: list[_Answer] = []
+        queue = iter(prompts.items())
 
         async def work() -> None:
-            for key, prompt in rest:
-                asked.append(await self._ask(generation, key, prompt))
-                self.asking = len(asked)
-                if asked[-1].error and await self._is_dead(generation):
+            for key, prompt in queue:
+                answers.append(await self._ask(generation, key, prompt))
+                self.asking = len(answers)
+                if answers[-1].error and await self._is_dead(generation):
                     return
 
         spec = self.parts.pool.spec(generation.model)
@@ -203,9 +203,9 @@ class BenchRun:
         for ended in await asyncio.gather(*workers, return_exceptions=True):
             if ended is not None:
                 raise ended
-        return asked
+        return answers
 
-    async def _ask(self, generation: Generation, key: str, prompt: GoldenPrompt) -> _Asked:
+    async def _ask(self, generation: Generation, key: str, prompt: GoldenPrompt) -> _Answer:
         body: dict[str, Any] = {"max_tokens": prompt.max_tokens, "temperature": 0}
         if prompt.stop:
             body["stop"] = list(prompt.stop)
@@ -217,76 +217,86 @@ class BenchRun:
         limit_s = self.parts.config.server.request_timeout_s
         call = self.parts.fleet.call(generation.app, "generate", endpoint, body)
         at_s, started = self.parts.clock(), time.perf_counter()
-        answer: tuple[bytes, int, int, int] = (b"", 0, 0, 0)
+        reply: tuple[bytes, int, int, int] = (b"", 0, 0, 0)
         error: HotswapError | None = None
         try:
             async with asyncio.timeout(limit_s):
-                answer = await watched(call, partial(self._watch, generation))
+                reply = await watched(call, partial(self._watch, generation))
         except TimeoutError:
             error = EngineTimeout(f"no answer within {limit_s:g} s")
         except (RequestError, EngineError) as raised:
-            self._check_ours(generation)  # else it is not the model's fault
+            self._check_ours(generation)  # an error is not the model's own if it was unloaded
             error = raised
         latency_ms = (time.perf_counter() - started) * 1e3
         refused = isinstance(error, RequestError)
         text = "" if error is None else str(error)
-        return _Asked(key, prompt, at_s, latency_ms, endpoint, body, *answer, text, refused)
+        return _Answer(key, prompt, at_s, latency_ms, endpoint, body, *reply, text, refused)
 
     async def _watch(self, generation: Generation) -> None:
-        """Raise when a model that does not answer never will, or must not be asked."""
+        """Raise when a model has died, or must not be asked any more."""
         self._check_ours(generation)
         await self.parts.loans.make_way(generation.model)
         if await self._is_dead(generation):
             raise EngineUnavailable(f"model {generation.model!r} died")
 
     def _check_ours(self, generation: Generation) -> None:
-        now = self.parts.pool.generations.get(generation.model)
-        if now is None or (now.app, now.state) != (generation.app, "ready"):
+        current = self.parts.pool.generations.get(generation.model)
+        if current is None or (current.app, current.state) != (generation.app, "ready"):
             raise Conflict(f"model {generation.model!r} was taken away meanwhile")
 
     async def _is_dead(self, generation: Generation) -> bool:
         try:
             return not (await state_of(self.parts.fleet, generation)).running
         except EngineError:
-            return False  # Ray does not say
+            return False  # if Ray cannot be asked, it may live
 
-    async def _finish(self, task: str, generation: Generation, asked: Sequence[_Asked]) -> None:
+    async def _finish(self, task: str, generation: Generation, answers: Sequence[_Answer]) -> None:
         """Judge, record as evidence, and sum up."""
         model, parts = generation.model, self.parts
         self.now = f"judging {model} at {task}"
-        counted = [one for one in asked if not one.refused]
-        answered = [one for one in counted if not one.error]
+        counted = [answer for answer in answers if not answer.refused]
+        answered = [answer for answer in counted if not answer.error]
         jobs = [Job((a.prompt.check,), a.endpoint, a.body, a.answer) for a in answered]
         verdicts = await parts.judge(jobs) if jobs else []
-        quality = {one.key: said.quality for one, said in zip(answered, verdicts, strict=True)}
+        quality = {
+            answer.key: verdict.quality for answer, verdict in zip(answered, verdicts, strict=True)
+        }
         outcomes = [
             Outcome(
-                request_id=f"bench-{self.bench_id}-{one.key}-{model}",
+                request_id=f"bench-{self.bench_id}-{answer.key}-{model}",
                 task=task,
                 model=model,
                 generation=generation.generation,
                 decision=RoutingDecision.BENCH,
-                at_s=one.at_s,
-                success=not one.error,
-                latency_ms=one.latency_ms,
-                tokens_in=one.tokens_in,
-                tokens_out=one.tokens_out,
-                memory_bytes=one.memory_bytes,
-                quality=quality.get(one.key),
+                at_s=answer.at_s,
+                success=not answer.error,
+                latency_ms=answer.latency_ms,
+                tokens_in=answer.tokens_in,
+                tokens_out=answer.tokens_out,
+                memory_bytes=answer.memory_bytes,
+                quality=quality.get(answer.key),
             )
-            for one in counted
+            for answer in counted
         ]
         price = parts.pool.spec(model).price
         results = [
             GoldenResult(
-                *(task, one.key, model, one.prompt.weight, not one.error, quality.get(one.key)),
-                *(one.latency_ms, one.tokens_in, one.tokens_out),
-                cost_usd=price.cost_usd(one.tokens_in, one.tokens_out),
+                task,
+                answer.key,
+                model,
+                answer.prompt.weight,
+                not answer.error,
+                quality.get(answer.key),
+                answer.latency_ms,
+                answer.tokens_in,
+                answer.tokens_out,
+                cost_usd=price.cost_usd(answer.tokens_in, answer.tokens_out),
             )
-            for one in counted
+            for answer in counted
         ]
         self.results += results
-        errors = [one.error for one in asked if one.error] + [v.error for v in verdicts if v.error]
+        errors = [answer.error for answer in answers if answer.error]
+        errors += [verdict.error for verdict in verdicts if verdict.error]
         self.rows.append(summarise(task, model, results, errors[0] if errors else ""))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(HotswapError),
