@@ -1,4 +1,4 @@
-"""A schedule as it is kept, and what the scheduler asks of the swap controller."""
+"""The saved record of a schedule, and what the scheduler asks of the swap controller."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ScheduleRecord:
         handled_s: Due time up to which all runs are done; no earlier one ever runs.
         due_s: Due time of the run that is in progress.
         ended: Swaps of that run, by number, that ended without a record of their own.
-        results: What came of the last runs, the newest last.
+        results: Results of the last runs, the newest last.
     """
 
     spec: ScheduleSpec | None
@@ -61,9 +61,9 @@ class ScheduleRecord:
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> ScheduleRecord:
         """Inverse of ``to_doc``; unknown keys of a newer version are ignored."""
-        known = {name: doc[name] for name in cls.__dataclass_fields__ if name in doc}
+        fields = {name: doc[name] for name in cls.__dataclass_fields__ if name in doc}
         spec = doc["spec"] and ScheduleSpec.model_validate(doc["spec"])
-        return cls(**known | {"spec": spec, "results": tuple(doc["results"])})
+        return cls(**fields | {"spec": spec, "results": tuple(doc["results"])})
 
 
 def changed(

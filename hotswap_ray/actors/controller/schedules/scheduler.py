@@ -1,7 +1,7 @@
-"""Does what schedules say, once, whoever dies meanwhile.
+"""Does what schedules say, once, crashes included.
 
 A run is durable before its first swap is asked for, each swap has an id made of the schedule
-and the time the run was due, and what became of a swap is read from its record. So a restart
+and the time the run was due, and the result of a swap is read from its record. So a restart
 asks for the same swaps again, and the same id is the same swap.
 """
 
@@ -30,7 +30,7 @@ from hotswap_ray.store import Store
 SETTING = "schedule:"
 KEPT_RESULTS = 50
 LONGEST_S = 60.0
-"""Longest sleep: a clock that was set forward is noticed by then."""
+"""Longest sleep, so that a clock that was set forward is noticed soon."""
 RETRY_S = 5.0
 OPEN = "open"
 GOOD = ("succeeded", "unneeded")
@@ -106,8 +106,8 @@ class Scheduler:
         """A schedule by its id. Raises ``NotFound``."""
         entry = self._entries.get(schedule)
         if entry is None or entry.spec is None:
-            known = [name for name, other in self._entries.items() if other.spec]
-            raise NotFound(f"no schedule {schedule!r}{did_you_mean(schedule, known)}")
+            names = [name for name, other in self._entries.items() if other.spec]
+            raise NotFound(f"no schedule {schedule!r}{did_you_mean(schedule, names)}")
         return entry.spec
 
     def rows(self) -> list[dict[str, Any]]:
@@ -117,7 +117,7 @@ class Scheduler:
     def dry_run(self, spec: ScheduleSpec | None, hours: float) -> list[dict[str, Any]]:
         """What would happen when, of one schedule or of all; see ``core.schedule.plan``."""
         specs = [spec] if spec else [entry.spec for entry in self._entries.values() if entry.spec]
-        rows = [row for one in specs for row in plan(one, self._clock(), hours)]
+        rows = [row for schedule in specs for row in plan(schedule, self._clock(), hours)]
         return sorted(rows, key=lambda row: (row["due_s"], row["schedule"]))
 
     def _row(self, schedule: str) -> dict[str, Any]:
@@ -139,16 +139,16 @@ class Scheduler:
     # --- the loop -----------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Look for ever: when something is due, has ended or was set."""
+        """Look whenever something is due, has ended or was set; never returns."""
         wait = wait_fixed(RETRY_S)
-        await forever(self._look_and_rest, "schedules", log, wait, sleep=self._rest)
+        await forever(self._look_and_pause, "schedules", log, wait, sleep=self._pause)
 
-    async def _look_and_rest(self) -> None:
+    async def _look_and_pause(self) -> None:
         self._wake.clear()
-        await self._rest(await self.look())
+        await self._pause(await self.look())
 
-    async def _rest(self, pause_s: float) -> None:
-        """Sleep until something was set or has ended, at most so long."""
+    async def _pause(self, pause_s: float) -> None:
+        """Sleep until something was set or has ended, at most ``pause_s`` seconds."""
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 await self._wake.wait()
@@ -174,24 +174,24 @@ class Scheduler:
     def _due(self, schedule: str, entry: ScheduleRecord, now_s: float) -> float:
         """Due time of the run to do now, or of the next."""
         assert entry.spec is not None
-        found = self._due_s.get(schedule)
-        if found is None or found[1] <= now_s:
+        cached = self._due_s.get(schedule)
+        if cached is None or cached[1] <= now_s:
             due_s = latest_due(entry.spec, entry.handled_s, now_s)
-            found = self._due_s[schedule] = (due_s, next_run(entry.spec, due_s))
-        return found[0]
+            cached = self._due_s[schedule] = (due_s, next_run(entry.spec, due_s))
+        return cached[0]
 
     async def _rates(self) -> Mapping[str, float]:
         try:
             return await self._swaps.rates()
         except HotswapError:
-            return {}  # unknown is not quiet
+            return {}  # a rate that is missing does not count as quiet
 
     async def _advance(self, schedule: str, now_s: float, rates: Mapping[str, float]) -> float:
-        """Take a run that is due as far as it goes; Unix time to look again."""
+        """Do what can be done of a run that is due; returns the Unix time to look again."""
         entry = self._entries[schedule]
         spec = entry.spec
         if spec is None:
-            return math.inf  # it was deleted while we looked at another
+            return math.inf  # it was deleted during this look
         due_s = self._due(schedule, entry, now_s) if entry.due_s is None else entry.due_s
         ends: list[str] = []
         for number, swap in enumerate(spec.swaps):
@@ -207,18 +207,20 @@ class Scheduler:
                 if admission.action == "start":
                     admission, end = await self._begin(schedule, due_s, number)
                 if admission.action == "wait":
-                    return await self._defer(schedule, due_s, admission, tell=OPEN not in ends)
+                    return await self._defer(
+                        schedule, due_s, admission, is_reported=OPEN not in ends
+                    )
                 if admission.action == "expired":
                     end = f"expired: {admission.text}"
             assert end is not None
             ends.append(end)
         if OPEN in ends:
-            return math.inf  # its end wakes us
+            return math.inf  # the end of the swap wakes the loop
         await self._finish(schedule, due_s, ends)
         return now_s
 
     async def _end(self, entry: ScheduleRecord, number: int) -> str | None:
-        """What became of a swap of the run in progress: its end, ``open``, or nothing yet."""
+        """The end of a swap of the run in progress, ``open``, or ``None`` before it has begun."""
         if entry.due_s is None or entry.spec is None:
             return None
         if (end := entry.ended.get(str(number))) is not None:
@@ -235,12 +237,12 @@ class Scheduler:
     async def _begin(
         self, schedule: str, due_s: float, number: int
     ) -> tuple[Admission, str | None]:
-        """Ask for a swap; that it must wait, or what became of it."""
+        """Ask for a swap; returns that it must wait, or its end."""
         entry, spec = self._entries[schedule], self.find(schedule)
         swap, started = spec.swaps[number], Admission("start")
         if entry.due_s is None:
             entry = replace(entry, due_s=due_s)
-            await self._save(schedule, entry, self._told("started", spec, due_s))
+            await self._save(schedule, entry, self._event("started", spec, due_s))
         if self._swaps.model_of(swap.task) == swap.model:
             end = "unneeded"
         else:
@@ -259,16 +261,20 @@ class Scheduler:
         await self._save(schedule, replace(entry, ended=ended))
         return started, end
 
-    async def _defer(self, schedule: str, due_s: float, admission: Admission, tell: bool) -> float:
-        """Note that a run waits; Unix time to look again. For its own swaps it waits untold."""
+    async def _defer(
+        self, schedule: str, due_s: float, admission: Admission, is_reported: bool
+    ) -> float:
+        """Record that a run waits, unless for its own swaps; Unix time to look again."""
         spec = self.find(schedule)
-        before = self._waits.get(schedule)
-        if tell and (before is None or (before[0], before[1].reason) != (due_s, admission.reason)):
-            fact = self._told("deferred", spec, due_s, reason=admission.text)
-            await asyncio.to_thread(self._store.add_event, "schedule", fact, self._clock())
-        if tell:
+        earlier = self._waits.get(schedule)
+        if is_reported and (
+            earlier is None or (earlier[0], earlier[1].reason) != (due_s, admission.reason)
+        ):
+            event = self._event("deferred", spec, due_s, reason=admission.text)
+            await asyncio.to_thread(self._store.add_event, "schedule", event, self._clock())
+        if is_reported:
             self._waits[schedule] = (due_s, admission)
-        # One second on, so that the deadline is behind us and the run expires.
+        # One second later, so that the deadline has passed and the run expires.
         until_s = min(admission.until_s, deadline(spec, due_s) + 1)
         if self._entries[schedule].due_s is None:  # the next run may take its place
             until_s = min(until_s, self._due_s[schedule][1])
@@ -300,19 +306,19 @@ class Scheduler:
             results=(*entry.results, result)[-KEPT_RESULTS:],
         )
         kind = "expired" if expired else "finished"
-        fact = self._told(kind, spec, due_s, state=state, ends=sorted(set(ends)))
-        await self._save(schedule, done, fact)
+        event = self._event(kind, spec, due_s, state=state, ends=sorted(set(ends)))
+        await self._save(schedule, done, event)
         for number in range(len(ends)):
             self._over.pop(spec.swap_id(due_s, number), None)
 
-    def _told(self, kind: str, spec: ScheduleSpec, due_s: float, **more: Any) -> dict[str, Any]:
+    def _event(self, kind: str, spec: ScheduleSpec, due_s: float, **details: Any) -> dict[str, Any]:
         due = local_text(due_s, spec.timezone)
-        return {"schedule": spec.id, "event": kind, "due": due, "due_s": due_s, **more}
+        return {"schedule": spec.id, "event": kind, "due": due, "due_s": due_s, **details}
 
     async def _save(
         self, schedule: str, entry: ScheduleRecord, event: Mapping[str, Any] | None = None
     ) -> None:
-        """Keep an entry, with the event that tells of it, both or neither; then it holds."""
+        """Save an entry and its event in one transaction; then use the entry."""
 
         def write() -> None:
             with self._store.transaction():

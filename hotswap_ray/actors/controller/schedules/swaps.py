@@ -19,7 +19,7 @@ class Measures(Protocol):
     """What schedules ask of the learnings."""
 
     async def rates(self) -> Mapping[str, float]:
-        """See ``LearningQueries.rates``."""
+        """Answers a second by task. See ``LearningQueries.rates``."""
         ...
 
 
@@ -30,7 +30,7 @@ class ScheduledSwaps:
         publisher: Route table.
         runner: Open swaps.
         requests: How swaps are begun.
-        learning: Who measures the traffic.
+        learning: Measures the traffic.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class ScheduledSwaps:
         self._learning = learning
 
     async def begin(self, swap: ScheduledSwap, swap_id: str) -> None:
-        """See ``SwapRequests.swap``."""
+        """Begin a swap for a schedule. See ``SwapRequests.swap``."""
         await self._requests.swap(
             swap.task,
             swap.model,
