@@ -70,7 +70,7 @@ class ABTestCalls(Starts):
         Args:
             test_id: The test.
             promote: Variant that gets the task, by an ordinary swap.
-            by: Who says so.
+            by: Who asks, for the record.
             if_match: Etag of the record as the caller saw it.
 
         Raises:

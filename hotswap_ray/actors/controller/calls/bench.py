@@ -39,7 +39,7 @@ class BenchCalls(Starts):
         return await self._bench.status(bench_id, wait_s)
 
     async def bench_results(self, bench_id: str | None = None) -> list[dict[str, Any]]:
-        """What came of each prompt. See ``Bench.results``."""
+        """The result of each prompt. See ``Bench.results``."""
         return self._bench.results(bench_id)
 
     async def bench_cancel(self, bench_id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What the controller answers about decisions: the latest, why, and who may decide."""
+"""What the controller answers about decisions: the latest, their reasons, and the modes."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ class DecisionCalls(Starts):
 
     def _take_mode(self, task: str, mode: str) -> None:
         self._modes.pop(task, None)
-        for known in MODES:
-            if mode == known:
-                self._modes[task] = known
+        for known_mode in MODES:
+            if mode == known_mode:
+                self._modes[task] = known_mode
 
     async def decisions(self, task: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Decisions and non-decisions as they changed, the newest first."""
         return await asyncio.to_thread(self._store.load_decisions, task, limit)
 
     async def explain(self, subject: str) -> dict[str, Any]:
-        """Why a task has its model, a swap happened, or a request got its answer from whom.
+        """Why a task has its model, a swap happened, or a model answered a request.
 
         Args:
             subject: Task id, swap id or request id.
@@ -93,26 +93,26 @@ class DecisionCalls(Starts):
         )
 
     async def _explain_task(self, task: str) -> dict[str, Any]:
-        kept = await self.decisions(task, 5)
+        decisions = await self.decisions(task, 5)
         model = self._publisher.table.routes[task].model
         finding = self._decisions.current.get(task)
-        now = decision_doc(finding) if finding is not None else next(iter(kept), None)
-        if now is not None and now["active"] != model:
-            now = None  # it is about the model that served before
+        latest = decision_doc(finding) if finding is not None else next(iter(decisions), None)
+        if latest is not None and latest["active"] != model:
+            latest = None  # it is about an earlier model
         return {
             "kind": "task",
             "subject": task,
             "model": model,
             "mode": self._views.spec(task).mode,
-            "sentence": now["sentence"] if now else f"{task}: {model} serves; no look yet.",
-            "what_would_change": now["what_would_change"] if now else "",
-            "inputs": now["inputs"] if now else {},
-            "decisions": kept,
+            "sentence": latest["sentence"] if latest else f"{task}: {model} serves; no look yet.",
+            "what_would_change": latest["what_would_change"] if latest else "",
+            "inputs": latest["inputs"] if latest else {},
+            "decisions": decisions,
         }
 
     async def _explain_swap(self, swap: Swap) -> dict[str, Any]:
         ids = [swap.swap_id, swap.facts.get("undo_id"), swap.facts.get("undoes")]
-        kept = [
+        decisions = [
             decision
             for swap_id in ids
             if swap_id
@@ -120,27 +120,29 @@ class DecisionCalls(Starts):
                 lambda i: self._store.load_decisions(swap_id=i), swap_id
             )
         ]
-        asked = f"{swap.requested_by} asked for {swap.to_model} in place of {swap.from_model}"
-        why = kept[0]["sentence"] if kept else f"{swap.task}: {asked}."
-        ended = f" It is {swap.phase}" + (f": {swap.error}." if swap.error else ".")
+        request = f"{swap.requested_by} asked for {swap.to_model} in place of {swap.from_model}"
+        why = decisions[0]["sentence"] if decisions else f"{swap.task}: {request}."
+        state = f" It is {swap.phase}" + (f": {swap.error}." if swap.error else ".")
         return {
             "kind": "swap",
             "subject": swap.swap_id,
             "task": swap.task,
-            "sentence": why + ended,
+            "sentence": why + state,
             "inputs": dict(swap.facts),
-            "decisions": kept,
+            "decisions": decisions,
         }
 
     async def _explain_request(self, subject: str, outcome: dict[str, Any]) -> dict[str, Any]:
         task, at_s = outcome["task"], outcome["at_s"]
-        kept = await asyncio.to_thread(lambda: self._store.load_decisions(task, 1, until_s=at_s))
-        then = f" At that time: {kept[0]['sentence']}" if kept else ""
+        decisions = await asyncio.to_thread(
+            lambda: self._store.load_decisions(task, 1, until_s=at_s)
+        )
+        context = f" At that time: {decisions[0]['sentence']}" if decisions else ""
         return {
             "kind": "request",
             "subject": subject,
             "task": task,
-            "sentence": why_model(outcome["model"], task, outcome["decision"]) + then,
+            "sentence": why_model(outcome["model"], task, outcome["decision"]) + context,
             "inputs": outcome,
-            "decisions": kept,
+            "decisions": decisions,
         }

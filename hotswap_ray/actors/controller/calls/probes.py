@@ -1,4 +1,4 @@
-"""What probes say of models, to a swap and to people."""
+"""What the controller answers about probes of models."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ProbeCalls(Starts):
     async def _probed(self, task: TaskSpec, model: str) -> CompatibilityReport:
         """Gaps that earlier probes of a model's load show; nothing is asked."""
         generation = self._pool.generations.get(model)
-        known = await self._probing.known(model, generation.generation) if generation else None
-        if known is None:
+        report = await self._probing.known(model, generation.generation) if generation else None
+        if report is None:
             return CompatibilityReport(())
-        return gaps(known, self._pool.spec(model), task)
+        return gaps(report, self._pool.spec(model), task)

@@ -20,7 +20,7 @@ from hotswap_ray.store import Store
 
 
 class ControllerQueries(ProbeCalls):
-    """The half of ``SwapController`` that only looks."""
+    """The methods of ``SwapController`` that only read."""
 
     _config: Config
     _store: Store
@@ -59,11 +59,11 @@ class ControllerQueries(ProbeCalls):
 
     async def predict(self, task: str, model: str) -> dict[str, Any]:
         """What a model is expected to do at a task, with its compatibility as of ``check``."""
-        checked = await self.check(task, model)
-        return {**await self._learning.predict(task, model), **checked}
+        compatibility = await self.check(task, model)
+        return {**await self._learning.predict(task, model), **compatibility}
 
     async def calibration(self) -> dict[str, Any]:
-        """See ``SwapLearning.calibration``."""
+        """Predictions of swaps against what was measured. See ``SwapLearning.calibration``."""
         return await self._learning.calibration()
 
     async def status(self) -> dict[str, Any]:
@@ -87,8 +87,8 @@ class ControllerQueries(ProbeCalls):
             "open_swaps": [swap.to_doc() for swap in self._runner.open()],
             "open_ab_tests": [test.to_doc(brief=True) for test in self._ab_tests.open()],
             "ingress": {
-                name: {"version": said.version, "in_flight": sum(said.in_flight.values())}
-                for name, said in self._publisher.listeners.items()
+                name: {"version": listener.version, "in_flight": sum(listener.in_flight.values())}
+                for name, listener in self._publisher.listeners.items()
             },
             "last_error": self._runner.last_error,
         }

@@ -11,7 +11,7 @@ from hotswap_ray.actors.controller.swaps.rollbacks import Rollbacks
 
 
 class RollbackCalls(Starts):
-    """The part of ``SwapController`` that undoes."""
+    """Methods of ``SwapController`` that go back to an earlier model."""
 
     _ab_tests: ABTests
     _requests: SwapRequests

@@ -28,7 +28,7 @@ class ScheduleCalls(Starts):
     _scheduler: Scheduler
 
     async def schedules(self) -> list[dict[str, Any]]:
-        """Every schedule: when it is due next, what it waits for, what came of it."""
+        """Every schedule: when it is due next, what it waits for, and its results."""
         await self.start()
         return self._scheduler.rows()
 
@@ -80,8 +80,8 @@ class ScheduleCalls(Starts):
             raise InvalidRequest(f"hours must be above 0 and at most {LONGEST_HOURS}")
         if spec is not None:
             return self._scheduler.dry_run(self._parsed(schedule or "dry-run", spec), hours)
-        one = None if schedule is None else self._scheduler.find(schedule)
-        return self._scheduler.dry_run(one, hours)
+        configured = None if schedule is None else self._scheduler.find(schedule)
+        return self._scheduler.dry_run(configured, hours)
 
     def _parsed(self, schedule: str, spec: Mapping[str, Any]) -> ScheduleSpec:
         if spec.get("id", schedule) != schedule:
@@ -89,8 +89,8 @@ class ScheduleCalls(Starts):
         try:
             parsed = ScheduleSpec.model_validate({**spec, "id": schedule})
         except ValidationError as error:
-            said = problems(error, ScheduleSpec)
-            raise InvalidRequest(f"schedule {schedule!r}: {said}") from None
+            message = problems(error, ScheduleSpec)
+            raise InvalidRequest(f"schedule {schedule!r}: {message}") from None
         for swap in parsed.swaps:
             self._publisher.route(swap.task)
             self._pool.spec(swap.model)

@@ -1,4 +1,4 @@
-"""What the parts of the controller have in common: it has to have started first."""
+"""What the parts of the controller have in common: none answers before the start."""
 
 from __future__ import annotations
 
@@ -10,4 +10,4 @@ class Starts(ABC):
 
     @abstractmethod
     async def start(self) -> None:
-        """Read the store and go on; once, whoever asks first."""
+        """Read the store and go on from it; done once, by the first call."""
