@@ -52,7 +52,7 @@ from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.core.swap.phases import Event, Swap
 from hotswap_ray.store import Store
 
-OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but those of the work itself
+OPERATOR_EVENTS = tuple(map(str, Event))[2:]  # all but DONE and FAILED
 log = logging.getLogger("hotswap.controller")
 
 
@@ -67,7 +67,7 @@ class SwapController(
         fleet: The cluster.
         learning: Learnings.
         clock: Unix seconds.
-        on_swap_end: Sees each swap that has ended.
+        on_swap_end: Called with each swap that has ended.
         judge: Judges answers to golden prompts; the actor that ``app.py`` starts when ``None``.
     """
 
@@ -163,7 +163,7 @@ class SwapController(
     # --- start and recovery -------------------------------------------------------------
 
     async def start(self) -> None:
-        """Read the store, adopt what runs, resume open swaps; once, whoever asks first."""
+        """Read the store, adopt what runs, resume open swaps; done once, by the first call."""
         if self._started is None or (self._started.done() and self._started.exception()):
             self._started = asyncio.create_task(self._start())
         await asyncio.shield(self._started)
@@ -199,7 +199,7 @@ class SwapController(
         in_flight: dict[str, int],
         moving: dict[str, dict[int, int]] | None = None,
     ) -> None:
-        """See ``Publisher.acknowledge``."""
+        """Take the report of an ingress replica. See ``Publisher.acknowledge``."""
         self._publisher.acknowledge(replica, version, connected, in_flight, moving)
 
     # --- swaps --------------------------------------------------------------------------

@@ -1,6 +1,6 @@
-"""What the controller does when it starts: read the store, adopt what runs, go on.
+"""The start of the controller: read the store, adopt what runs, go on.
 
-The store says what should be, Serve what is. The table is there before anything slow
+The store has what should run, Serve what does. The table is restored before anything slow
 begins, because ingress replicas wait for it.
 """
 
@@ -32,7 +32,7 @@ log = logging.getLogger("hotswap.recovery")
 
 
 class Recovery:
-    """Brings a controller to where the last one was.
+    """Brings a new controller to the state of the last one.
 
     Args:
         config: The configuration; models loaded at run time are added from the store.
@@ -81,13 +81,13 @@ class Recovery:
             if swap.task in self._tasks and {swap.from_model, swap.to_model} <= {*self._pool.specs}:
                 self._runner.adopt(swap)
             else:  # it goes on when the configuration has its task and models again
-                await self._trouble(
+                await self._record_trouble(
                     "swap_unknown", f"swap {swap.swap_id}: its task or a model is not configured"
                 )
         saved = [Swap.from_doc(doc) for doc in await self._load_swaps(open_only=False)]
         warm = await self._kept_warm(saved)
         lost, surplus = await self._pool.reconcile(self._wanted())
-        lost -= warm  # they hold room that somebody may need more
+        lost -= warm  # not loaded again, since others may need the room
         surplus |= self._rolled_back(saved)
         swapping = {m for swap in self._runner.open() for m in (swap.from_model, swap.to_model)}
         busy = {swap.task for swap in self._runner.open()}
@@ -107,27 +107,27 @@ class Recovery:
             try:
                 self._pool.specs[model_id] = ModelSpec.model_validate_json(text)
             except ValidationError as error:  # written by another version
-                await self._trouble("model_unknown", f"model {model_id}: {error}")
+                await self._record_trouble("model_unknown", f"model {model_id}: {error}")
 
     async def _read_table(self) -> None:
         saved = await asyncio.to_thread(self._store.load_table)
         table = RouteTable.from_doc(saved) if saved else RouteTable()
-        known = {*self._pool.specs, *self._config.models}
+        models = {*self._pool.specs, *self._config.models}
         routes = {}
         for task, spec in self._tasks.items():
             route = table.routes.get(task)
             # A swap outlives a restart; a model that left the configuration does not.
-            routes[task] = route if route and route.model in known else Route(spec.model)
+            routes[task] = route if route and route.model in models else Route(spec.model)
         self._publisher.table = replace(
             table,
             routes=routes,
             default_task=self._config.default_task,
-            models={model: target for model, target in table.models.items() if model in known},
+            models={model: target for model, target in table.models.items() if model in models},
         )
 
     def _rolled_back(self, swaps: Sequence[Swap]) -> set[str]:
         """Candidates of swaps that were rolled back just before the crash."""
-        found = set()
+        models = set()
         for swap in swaps:
             generation = self._pool.generations.get(swap.to_model)
             if (
@@ -137,8 +137,8 @@ class Recovery:
                 and generation.generation == swap.to_generation
                 and not self._pool.specs[swap.to_model].resident
             ):
-                found.add(swap.to_model)
-        return found
+                models.add(swap.to_model)
+        return models
 
     async def _kept_warm(self, swaps: Sequence[Swap]) -> set[str]:
         """Models that only the rollback window holds, as they were loaded before this start."""
@@ -166,7 +166,7 @@ class Recovery:
         return (models | self._tested()) & set(self._pool.specs)
 
     async def _keep_loading(self, model: str, lost: set[str] | None = None) -> None:
-        """Load, again after a failure while it is wanted; the operator sees each as an event."""
+        """Load, and again after each failure while it is wanted; each failure is an event."""
 
         async def load() -> None:
             if model in self._wanted() | (lost or set()):
@@ -184,24 +184,24 @@ class Recovery:
     async def _keep_trying(
         self, step: Callable[[], Awaitable[None]], kind: str, model: str
     ) -> None:
-        async def tell(state: RetryCallState) -> None:
+        async def record(state: RetryCallState) -> None:
             error = state.outcome and state.outcome.exception()
-            await self._trouble(kind, f"model {model}: {error}", model=model)
+            await self._record_trouble(kind, f"model {model}: {error}", model=model)
 
-        trying = AsyncRetrying(
+        retrying = AsyncRetrying(
             retry=retry_if_exception_type(HotswapError),
             wait=wait_fixed(RELOAD_S),
-            before_sleep=tell,
+            before_sleep=record,
         )
-        await trying(step)
+        await retrying(step)
 
-    async def _trouble(self, kind: str, text: str, **fact: Any) -> None:
-        """Show it in ``status`` and, if the store takes it, among the events."""
+    async def _record_trouble(self, kind: str, text: str, **details: Any) -> None:
+        """Show a problem in ``status`` and, if the store can save it, among the events."""
         self._runner.last_error = text[:500]
         log.warning("%s: %s", kind, text)
         try:
             await asyncio.to_thread(
-                self._store.add_event, kind, {**fact, "error": text[:300]}, self._clock()
+                self._store.add_event, kind, {**details, "error": text[:300]}, self._clock()
             )
         except HotswapError as error:
             log.error("event %s was not saved: %s", kind, error)
