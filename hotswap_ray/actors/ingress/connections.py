@@ -20,14 +20,14 @@ class Connections:
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect
-        self._made: dict[str, Connection] = {}
+        self._connections: dict[str, Connection] = {}
         self._reached: set[str] = set()
 
     def to(self, target: Target) -> Connection:
         """The connection to a target, reached before or not."""
-        if target.app not in self._made:
-            self._made[target.app] = self._connect(target)
-        return self._made[target.app]
+        if target.app not in self._connections:
+            self._connections[target.app] = self._connect(target)
+        return self._connections[target.app]
 
     def reached(self, apps: Iterable[str]) -> list[str]:
         """Those of ``apps`` that have answered."""
@@ -35,9 +35,9 @@ class Connections:
 
     async def reach(self, targets: Mapping[str, Target]) -> None:
         """Ping the targets that have not answered yet; silent ones are left for the next time."""
-        new = [target for app, target in targets.items() if app not in self._reached]
-        answers = await asyncio.gather(*(self._ping(t) for t in new), return_exceptions=True)
-        for target, answer in zip(new, answers, strict=True):
+        silent = [target for app, target in targets.items() if app not in self._reached]
+        answers = await asyncio.gather(*(self._ping(t) for t in silent), return_exceptions=True)
+        for target, answer in zip(silent, answers, strict=True):
             if not isinstance(answer, BaseException):
                 self._reached.add(target.app)
 
@@ -47,6 +47,6 @@ class Connections:
 
     def keep(self, apps: Collection[str]) -> None:
         """Forget all but these."""
-        for app in [app for app in self._made if app not in apps]:
-            del self._made[app]
+        for app in [app for app in self._connections if app not in apps]:
+            del self._connections[app]
             self._reached.discard(app)

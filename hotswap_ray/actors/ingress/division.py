@@ -1,4 +1,4 @@
-"""Which conversations the candidates of a rollout or A/B test answer, as one replica knows it."""
+"""Which conversations the candidates of a rollout or A/B test answer, in one replica."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Division:
             ``None`` when the request has to wait until a step is made.
         """
         if call.conversation is None and call.body.get("tools"):
-            return assignment  # one of a loop of tool calls that nothing ties together
+            return assignment  # a loop of tool calls without a key has to stay on one model
         mark = split.mark(call.conversation or call.request_id)
         arm = split.arm(mark, self._began.began(split.salt, mark))
         if arm is None:
@@ -52,7 +52,7 @@ class Division:
         )
 
     def moving(self, table: RouteTable) -> dict[str, dict[int, int]]:
-        """Conversations that would move, and who has them, by task where a step is made."""
+        """Conversations that a step would move, and the arm of each, by task."""
         splits = {task: route.split for task, route in table.routes.items() if route.split}
         self._began.keep(split.salt for split in splits.values())
         return {task: self._began.moving(split) for task, split in splits.items() if split.opening}

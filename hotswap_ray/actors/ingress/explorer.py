@@ -29,7 +29,7 @@ class Explorer:
         targets: Quality target of each task.
 
     Attributes:
-        arms: What is believed of the models that are worth trying, by task; without it
+        arms: Beliefs about the models that are worth trying, by task; without them
             nothing is tried.
         failures: Choices that a policy could not make.
     """
@@ -47,7 +47,7 @@ class Explorer:
     def pick(
         self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
     ) -> Assignment:
-        """Where a request goes that would go to the active model.
+        """The target of a request that would otherwise go to the active model.
 
         Args:
             assignment: The active model.
@@ -60,7 +60,7 @@ class Explorer:
         if not trial.by_policy and self._coin(assignment.task) >= trial.explore:
             return assignment
         active = assignment.target
-        chosen = self._ask(
+        chosen = self._select(
             assignment.task, trial, active, has_room, active if trial.by_policy else None
         )
         if chosen is None or chosen == active:
@@ -70,13 +70,13 @@ class Explorer:
     def shadow(
         self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
     ) -> Target | None:
-        """Who gets a copy of a request that the active model answered; mostly nobody."""
+        """Target of a copy of a request that the active model answered; mostly ``None``."""
         trial = route.trial
         if trial is None or not trial.shadow or assignment.decision is not RoutingDecision.ACTIVE:
             return None
         if self._coin(assignment.task) >= trial.shadow:
             return None
-        return self._ask(assignment.task, trial, assignment.target, has_room)
+        return self._select(assignment.task, trial, assignment.target, has_room)
 
     def _coin(self, task: str) -> float:
         return self._rng(task).random()
@@ -88,19 +88,23 @@ class Explorer:
             rng = self._random[task] = random.Random(None if seed is None else f"{seed}/{task}")
         return rng
 
-    def _ask(
+    def _select(
         self,
         task: str,
         trial: Trial,
         active: Target,
         has_room: Callable[[Target], bool],
-        also: Target | None = None,
+        extra: Target | None = None,
     ) -> Target | None:
-        """The policy's choice among candidates with room, and ``also``."""
-        open_to = {t.model: t for t in trial.candidates if t != active and has_room(t)}
-        if also is not None:
-            open_to[also.model] = also
-        arms = tuple(arm for arm in self.arms.get(task, ()) if arm.model in open_to)
+        """The policy's choice among candidates with room, and ``extra``."""
+        eligible = {
+            target.model: target
+            for target in trial.candidates
+            if target != active and has_room(target)
+        }
+        if extra is not None:
+            eligible[extra.model] = extra
+        arms = tuple(arm for arm in self.arms.get(task, ()) if arm.model in eligible)
         if not arms:
             return None
         spec = self._specs.get(task) or AutoswapSpec()
@@ -111,8 +115,8 @@ class Explorer:
         try:
             model = policy.select(snapshot, self._rng(task))
             policy.update(model, None)
-        except BROKEN_POLICY:  # somebody else's code must not cost a client its answer
+        except BROKEN_POLICY:  # code of others must not cost a client its answer
             self.failures += 1
             log.exception("policy %s of task %s failed", spec.policy, task)
             return None
-        return open_to.get(model)
+        return eligible.get(model)

@@ -43,9 +43,9 @@ class InFlight:
         self.counts[target.app] += 1
 
     def leave(self, target: Target) -> None:
-        """A client's request has ended."""
+        """Count a client's request no more, since it has ended."""
         self.clients -= 1
-        self._less(target)
+        self._decrement(target)
 
     def enter_copy(self, target: Target) -> bool:
         """Count a copy, unless half of the target's room is taken; whether it was counted."""
@@ -55,14 +55,14 @@ class InFlight:
         return True
 
     def leave_copy(self, target: Target) -> None:
-        """A copy has ended."""
-        self._less(target)
+        """Count a copy no more, since it has ended."""
+        self._decrement(target)
 
     def has_room(self, target: Target) -> bool:
         """Whether a target can take one more request."""
         return self.counts[target.app] < target.limit
 
-    def _less(self, target: Target) -> None:
+    def _decrement(self, target: Target) -> None:
         self.counts[target.app] -= 1
         if not self.counts[target.app]:
             del self.counts[target.app]

@@ -1,4 +1,4 @@
-"""What an ingress replica does besides requests: follow the table, report, hand in outcomes.
+"""The work of an ingress replica besides requests: follow the table, report, send outcomes.
 
 Nothing here is on the path of a request. With both actors gone it keeps trying, and the
 router goes on with the last table.
@@ -40,7 +40,7 @@ class ControlLink:
         controller: ``SwapController`` or a proxy of it.
         learning: ``LearningActor`` or a proxy of it.
         config: When a batch of outcomes is sent.
-        on_batch: Sees each batch once; metrics are made there.
+        on_batch: Called once with each batch, for metrics.
         judge: Judges answers.
 
     Attributes:
@@ -99,7 +99,7 @@ class ControlLink:
         self._drained.set()
 
     async def _follow(self) -> None:
-        # First, because a controller that restarted knows nothing of us.
+        # First, because a controller that has restarted does not know this replica.
         await self._acknowledge()
         version = self._router.table.version
         table: RouteTable = await self._controller.listen(self._name, version)
@@ -139,12 +139,12 @@ class ControlLink:
             await asyncio.sleep(JUDGE_S)
 
     def _drop_oldest(self) -> None:
-        """Keep within the bound what waits for the learnings; what is lost is said and counted."""
-        lost = 0
+        """Drop the oldest batches beyond the bound; dropped outcomes are logged and counted."""
+        dropped = 0
         while sum(map(len, self._unsent.values())) > MAX_UNSENT:
-            lost += len(self._unsent.pop(next(iter(self._unsent))))
-        if lost:
-            self.lost_outcomes += lost
+            dropped += len(self._unsent.pop(next(iter(self._unsent))))
+        if dropped:
+            self.lost_outcomes += dropped
             self._losses.warn(
                 "%d outcomes are lost so far: the learnings take none, and no more than %d wait",
                 self.lost_outcomes,

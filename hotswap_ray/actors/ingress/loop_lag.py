@@ -1,4 +1,4 @@
-"""How late the event loop is: the sign of a replica, or its machine, that has no time to spare."""
+"""How late the event loop is, which shows that a replica or its machine is overloaded."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import asyncio
 TICK_S = 0.02
 LATE_S = 0.005
 FADE = 0.9
-"""Of a tick's lateness at the next one: 20 ms count as late for a quarter of a second."""
+"""Share of a tick's lateness that the next keeps: 20 ms count as late for a quarter of a second."""
 UNASKED_S = 5.0
 
 
 class LoopLag:
-    """A timer that measures how late it fires; it runs only while somebody asks.
+    """A timer that measures how late it fires; it runs only while ``busy`` is called.
 
     Lives on one event loop.
 
@@ -28,7 +28,7 @@ class LoopLag:
         self._runs = False
 
     def busy(self) -> bool:
-        """Whether the loop was late a moment ago; not known, hence ``False``, at the first ask."""
+        """Whether the loop was late a moment ago; the first call only starts the timer."""
         loop = asyncio.get_running_loop()
         self._asked_s = loop.time()
         if not self._runs:

@@ -21,8 +21,8 @@ class RequestMetrics:
     Labels are task and model only: bounded by the configuration.
 
     Args:
-        router: Whose copies, policies and recorder are counted.
-        judge: Whose missing verdicts are counted.
+        router: Its copies, failed policies and unjudged answers are counted.
+        judge: Its missing verdicts are counted.
         lost: Outcomes lost so far.
     """
 
@@ -35,7 +35,7 @@ class RequestMetrics:
         self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
         self._ttft = Histogram("hotswap_ttft_seconds", "To the first token.", SECONDS, keys)
         self._quality = Histogram("hotswap_quality", "Judged by checks.", TENTHS, keys)
-        # Counted where it happens; of these the growth is added with each batch.
+        # These are counted elsewhere, and their growth is added with each batch.
         self._totals = {
             "shadows": Counter("hotswap_shadows", "Copies by result: sent, dropped.", ("result",)),
             "unjudged": Counter(
@@ -52,7 +52,7 @@ class RequestMetrics:
             ),
         }
         self._router, self._judge, self._lost = router, judge, lost
-        self._seen: Tally[tuple[str, str]] = Tally()
+        self._counted: Tally[tuple[str, str]] = Tally()
 
     def observe(self, batch: list[Outcome]) -> None:
         """Count a batch of outcomes."""
@@ -79,7 +79,7 @@ class RequestMetrics:
 
     def _add_growth(self) -> None:
         shadows, judge = self._router.shadows, self._judge
-        now = Tally(
+        totals = Tally(
             {
                 ("shadows", "sent"): shadows.sent,
                 ("shadows", "dropped"): shadows.dropped,
@@ -90,7 +90,7 @@ class RequestMetrics:
                 ("outcomes_lost", ""): self._lost(),
             }
         )
-        for (name, value), count in (now - self._seen).items():
+        for (name, value), count in (totals - self._counted).items():
             counter = self._totals[name]
             counter.inc(count, dict.fromkeys(counter.info["tag_keys"], value))
-        self._seen = now
+        self._counted = totals

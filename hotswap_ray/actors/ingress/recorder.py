@@ -19,10 +19,10 @@ BATCH = 32
 
 
 class Recorder:
-    """Outcomes of one ingress replica, until somebody takes them.
+    """Outcomes of one ingress replica, until they are taken.
 
     Args:
-        checks: Checks per task; a task without any is judged by people, or by nobody.
+        checks: Checks per task; a task without any is judged by feedback only.
 
     Attributes:
         outcomes: Complete ones, in the order in which they ended.
@@ -32,7 +32,7 @@ class Recorder:
     def __init__(self, checks: Mapping[str, tuple[Check, ...]]) -> None:
         self.outcomes: list[Outcome] = []
         self.unjudged = 0
-        self._checks = {task: found for task, found in checks.items() if found}
+        self._checks = {task: stated for task, stated in checks.items() if stated}
         self._waiting: deque[tuple[Outcome, Job]] = deque()
 
     def is_judged(self, task: str, request: Mapping[str, Any]) -> bool:
@@ -40,7 +40,7 @@ class Recorder:
         return task in self._checks or asks_for_json(request)
 
     def add(self, call: Call, outcome: Outcome, answer: bytes | None, streamed: bool) -> None:
-        """Take in what became of a request.
+        """Take in the outcome of a request.
 
         Args:
             call: The request.
@@ -59,8 +59,8 @@ class Recorder:
 
     def take(self) -> list[Outcome]:
         """The outcomes so far, which are the caller's from now on."""
-        taken, self.outcomes = self.outcomes, []
-        return taken
+        outcomes, self.outcomes = self.outcomes, []
+        return outcomes
 
     async def judge_pending(self, judge: Judging) -> int:
         """Have answers judged that wait for it; returns how many."""
@@ -70,7 +70,7 @@ class Recorder:
         judgements: Sequence[Judgement] = ()
         try:
             judgements = await judge([job for _, job in batch])
-        finally:  # an outcome is kept whether or not somebody could judge it
+        finally:  # an outcome is kept also when it could not be judged
             judgements = judgements or [Judgement(None)] * len(batch)
             for (outcome, _), judgement in zip(batch, judgements, strict=True):
                 self.outcomes.append(

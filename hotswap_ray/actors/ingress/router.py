@@ -98,12 +98,12 @@ class Router:
         return self._connections.reached(targets)
 
     async def reconnect(self) -> list[str]:
-        """Try again what did not answer when its table came; all that are connected now."""
+        """Ping the targets again that have not answered; returns all that are connected now."""
         await self._connections.reach(self._targets)
         return self._connections.reached(self._targets)
 
     def watch(self) -> None:
-        """Ask models that owe an answer and say nothing whether they are still there."""
+        """Ping models that have requests in flight and have not answered lately."""
         for app, target in self._targets.items():
             if self.in_flight[app]:
                 self._suspects.ask_if_quiet(app, self._connections.to(target).ping)
@@ -138,13 +138,13 @@ class Router:
         try:
             connection = self._connections.to(assignment.target)
             async with self._until(deadline, assignment):
-                body, *used = await connection.generate(call.endpoint, call.body)
-            usage = (used[0], used[1], used[2])
+                body, *tokens = await connection.generate(call.endpoint, call.body)
+            usage = (tokens[0], tokens[1], tokens[2])
             success = True
             self._suspects.heard(assignment.target.app)
             return body
         except asyncio.CancelledError:
-            success = None  # the client left; that says nothing about the model
+            success = None  # the client left, so the model has not failed
             raise
         except TimeoutError:
             raise self._late(assignment.target, "answer", self._limits.request_timeout_s) from None
@@ -223,9 +223,9 @@ class Router:
             if ttft_ms is not None:
                 limit_s = self._limits.request_timeout_s
                 raise self._late(assignment.target, "end of the answer", limit_s) from None
-            late = self._late(assignment.target, "first byte", first_byte_s)
-            self._blame(assignment.target, late)
-            raise late from None
+            timeout = self._late(assignment.target, "first byte", first_byte_s)
+            self._blame(assignment.target, timeout)
+            raise timeout from None
         except Exception as error:
             success = self._blame(assignment.target, cause(error))
             raise cause(error) from error
@@ -241,14 +241,14 @@ class Router:
         Nothing is awaited after the table was read for the last time, so the caller counts
         the request before the controller can hear that the target is idle.
         """
-        began = asyncio.get_running_loop().time()
+        arrived = asyncio.get_running_loop().time()
         while True:
             table = self.table
             task = choose_task(table, call.model, call.task_header, call.task_metadata)
             route = table.routes[task]
             is_auto = call.model == AUTO or call.model.startswith(f"{AUTO}:")
             if route.held and is_auto:
-                until = began + self._limits.hold_timeout_s
+                until = arrived + self._limits.hold_timeout_s
                 await self._news.wait(until, f"task {task!r} is still swapping", 5.0)
                 continue
             preferred = table.models.get(call.prefer) if call.prefer else None
@@ -257,22 +257,22 @@ class Router:
             else:
                 assignment = choose(table, call.model, task)
             if route.split is not None and assignment.decision is RoutingDecision.ACTIVE:
-                divided = self.rollout.pick(call, assignment, route.split)
-                if divided is None:
-                    until = began + self._limits.hold_timeout_s
+                drawn = self.rollout.pick(call, assignment, route.split)
+                if drawn is None:
+                    until = arrived + self._limits.hold_timeout_s
                     await self._news.wait(until, f"a rollout of task {task!r} goes on", 1.0)
                     continue
-                assignment = divided
+                assignment = drawn
             if assignment.target.app not in self._suspects:
                 if route.split is not None:
                     return assignment
                 return self.explorer.pick(assignment, route, self._has_room)
-            other = assignment.fallback
-            if other is not None and other.app not in self._suspects:
+            fallback = assignment.fallback
+            if fallback is not None and fallback.app not in self._suspects:
                 return replace(
-                    assignment, target=other, decision=RoutingDecision.FALLBACK, fallback=None
+                    assignment, target=fallback, decision=RoutingDecision.FALLBACK, fallback=None
                 )
-            until = began + self._limits.first_byte_timeout_s
+            until = arrived + self._limits.first_byte_timeout_s
             await self._news.wait(until, f"model {assignment.target.model!r} does not answer", 2.0)
 
     def _second(
@@ -294,7 +294,7 @@ class Router:
         raise error
 
     def _blame(self, target: Target, error: Exception) -> bool | None:
-        """What a failure says of the model: ``None`` if nothing, else ``False``."""
+        """Whether the model succeeded: ``False``, or ``None`` if the request was at fault."""
         if isinstance(error, RequestError):
             return None
         if isinstance(error, EngineUnavailable | EngineTimeout):
@@ -313,7 +313,7 @@ class Router:
     async def _until(
         self, deadline: float, assignment: Assignment, retriable: bool = True
     ) -> AsyncIterator[None]:
-        """A time limit; shorter for what can be retried, when the model is not there."""
+        """A time limit; a request that can be retried ends early when the model does not answer."""
         async with asyncio.timeout_at(deadline) as limit:
             if retriable and assignment.fallback is not None:
                 with self._suspects.may_leave(assignment.target.app, limit):

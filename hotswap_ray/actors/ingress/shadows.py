@@ -1,8 +1,8 @@
 """Copies of requests for candidates: no client sees the answer, and no client waits for it.
 
 A copy begins after the client's own answer has ended. It is dropped, and counted, when too
-many are at work, its model has less than half of its room left, or this replica is busy: what a
-copy costs is paid by the clients then.
+many are at work, its model has less than half of its room left, or this replica is busy, since
+then it would slow the requests of clients.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ log = logging.getLogger("hotswap.ingress")
 
 
 class Shadows:
-    """Sends copies and records what became of them.
+    """Sends copies and records their outcomes.
 
     Args:
-        explorer: Says which requests are copied, and to whom.
+        explorer: Decides which requests are copied, and to which model.
         connections: To the models.
         recorder: Takes the outcomes.
         specs: How many at once, by task.
-        load: Counts copies too, so that a model is not taken away under one.
+        load: Counts copies too, so that no model is deleted while it answers one.
         timeout_s: Longest answer.
 
     Attributes:
@@ -69,13 +69,13 @@ class Shadows:
         self._running = Tasks(log)
 
     def begin(self, call: Call, assignment: Assignment, route: Route, at_s: float) -> bool:
-        """Copy a request that was just answered, if the coin says so and there is room.
+        """Copy a request that was just answered, if it is drawn and there is room.
 
         Args:
             call: The request.
-            assignment: Who answered it.
+            assignment: The model that answered it.
             route: Its task's.
-            at_s: When it arrived; the copy has the same time, which tells that they are a pair.
+            at_s: When it arrived; the copy has the same time, which marks the two as a pair.
 
         Returns:
             Whether a copy began: the client's answer is then one half of a pair.
@@ -99,21 +99,21 @@ class Shadows:
         started = time.perf_counter()
         answer: bytes | None = None
         usage = (0, 0, 0)
-        counts = True
+        is_recorded = True
         try:
             async with asyncio.timeout(self._timeout_s):
-                answer, *used = await self._connections.to(target).generate(call.endpoint, body)
-            usage = (used[0], used[1], used[2])
+                answer, *tokens = await self._connections.to(target).generate(call.endpoint, body)
+            usage = (tokens[0], tokens[1], tokens[2])
         except asyncio.CancelledError:
-            counts = False
+            is_recorded = False
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed is this copy's outcome, recorded below
             log.debug("a copy for %s failed: %r", target.model, error)
-            counts = not isinstance(cause(error), RequestError)
+            is_recorded = not isinstance(cause(error), RequestError)
         finally:
             self._at_work[task] -= 1
             self._load.leave_copy(target)
-            if counts:
+            if is_recorded:
                 outcome = Outcome(
                     copy.request_id,
                     task,

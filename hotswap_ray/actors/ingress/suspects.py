@@ -1,4 +1,4 @@
-"""Models that failed or fell silent: probed until they answer, and spared requests meanwhile.
+"""Models that failed or do not answer: probed until they do, and sent no requests meanwhile.
 
 A request that Serve gets for a model without a replica waits until one is back, which for
 a large model is minutes. So a failure starts a probe, and so does silence while requests
@@ -19,20 +19,20 @@ from tenacity import AsyncRetrying, retry_if_result, wait_fixed
 
 from hotswap_ray.actors.cluster.background import Tasks
 
-PROBE_S = 5.0  # no answer for so long means that nobody is there
+PROBE_S = 5.0  # a model that does not answer within this has no replica
 AGAIN_S = 0.2
-QUIET_S = 1.0  # a model that said nothing for so long is asked whether it is there
+QUIET_S = 1.0  # a model that answered nothing for so long is pinged
 Ping = Callable[[], Awaitable[Any]]
 log = logging.getLogger("hotswap.ingress")
 
 
 class Suspects:
-    """The applications that may not be there, and the requests that could go elsewhere.
+    """Applications that may have no replica, and the requests that could go elsewhere.
 
     Lives on one event loop.
 
     Args:
-        wanted: Whether anybody still asks for an application; otherwise its probe ends.
+        wanted: Whether an application is still in use; otherwise its probe ends.
         on_cleared: Called when an application is no suspect any more.
     """
 
@@ -42,15 +42,15 @@ class Suspects:
         self._suspected: set[str] = set()
         self._tasks = Tasks(log)
         self._probes: dict[str, asyncio.Task[None]] = {}
-        self._heard_s: dict[str, float] = {}
+        self._answered_s: dict[str, float] = {}
         self._waiting: defaultdict[str, set[asyncio.Timeout]] = defaultdict(set)
 
     def __contains__(self, app: str) -> bool:
         return app in self._suspected
 
     def heard(self, app: str) -> None:
-        """An application answered something just now."""
-        self._heard_s[app] = asyncio.get_running_loop().time()
+        """Record that an application has just answered."""
+        self._answered_s[app] = asyncio.get_running_loop().time()
 
     def add(self, app: str, ping: Ping) -> None:
         """Suspect ``app`` until it answers a ping."""
@@ -58,13 +58,13 @@ class Suspects:
         self._start(app, ping)
 
     def ask_if_quiet(self, app: str, ping: Ping) -> None:
-        """Ping ``app`` if it was not heard of lately; it is suspect if it does not answer."""
-        if asyncio.get_running_loop().time() - self._heard_s.get(app, 0.0) >= QUIET_S:
+        """Ping ``app`` if it has not answered lately; it is suspect if the ping fails."""
+        if asyncio.get_running_loop().time() - self._answered_s.get(app, 0.0) >= QUIET_S:
             self._start(app, ping)
 
     @contextmanager
     def may_leave(self, app: str, limit: asyncio.Timeout) -> Iterator[None]:
-        """Let ``limit`` expire when nobody is there: this request has another way to go."""
+        """Let ``limit`` expire when ``app`` does not answer, as this request has a fallback."""
         self._waiting[app].add(limit)
         try:
             yield
@@ -87,9 +87,9 @@ class Suspects:
             self._on_cleared()
 
     async def _is_over(self, app: str, ping: Ping) -> bool:
-        """Whether a probe ends: the model answers, or nobody asks for it any more."""
+        """Whether a probe ends: the model answers, or is not in use any more."""
         if not self._wanted(app):
-            self._heard_s.pop(app, None)
+            self._answered_s.pop(app, None)
             self._waiting.pop(app, None)
             return True
         try:

@@ -1,4 +1,4 @@
-"""Requests that wait for news: another route table, or a model that is back."""
+"""Requests that wait for another route table, or for a model that is back."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ class WaitingRoom:
     def __init__(self, most: int) -> None:
         self.waiting = 0
         self._most = most
-        self._news = asyncio.Event()
+        self._woken = asyncio.Event()
 
     def wake(self) -> None:
         """Let every request look again."""
-        self._news.set()
-        self._news = asyncio.Event()
+        self._woken.set()
+        self._woken = asyncio.Event()
 
     async def wait(self, until: float, why: str, retry_after_s: float) -> None:
         """Wait for the next ``wake``.
 
         Args:
             until: Loop time at which the wait ends.
-            why: What the client is told when it does.
+            why: Error message for the client when it does.
             retry_after_s: When it may come again.
 
         Raises:
@@ -43,7 +43,7 @@ class WaitingRoom:
         self.waiting += 1
         try:
             async with asyncio.timeout_at(until):
-                await self._news.wait()
+                await self._woken.wait()
         except TimeoutError:
             raise EngineUnavailable(why, retry_after_s) from None
         finally:
