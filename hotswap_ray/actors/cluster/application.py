@@ -75,7 +75,7 @@ async def end(fleet: Fleet, generation: Generation) -> None:
         with suppress(EngineError):  # a dead replica has nothing left to release
             await ask(fleet, generation, "stop", STOP_S)
     await fleet.delete(generation.app)
-    # After the drain no request is left to wait for: Serve's grace is not needed.
+    # After the drain no request is left, so Serve's grace period is not waited for.
     await fleet.kill_replicas(generation.app)
     deadline = time.monotonic() + DELETE_S
     while generation.app in await fleet.states():

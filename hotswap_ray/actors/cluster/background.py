@@ -1,6 +1,6 @@
-"""Work that nobody waits for: what fails in the background is logged, and loops go on.
+"""Work in the background: what fails there is logged, and loops go on.
 
-An exception in a task that nobody awaits is heard by nobody. So everything that runs beside
+An exception in a task that nobody awaits is lost. So everything that runs beside
 the requests of a process begins here, behind one border that logs what it caught.
 """
 
@@ -21,19 +21,19 @@ Failed = Callable[[Exception], None]
 Sleep = Callable[[float], Awaitable[None]]
 
 
-def _logged_only(error: Exception) -> None:
-    """What happens besides the log, where nobody wants more."""
+def _ignore(error: Exception) -> None:
+    """Do nothing besides the log."""
 
 
 @contextmanager
-def outlived(what: str, log: logging.Logger, failed: Failed = _logged_only) -> Iterator[None]:
-    """The border: whoever runs this goes on, whatever is raised inside.
+def outlived(what: str, log: logging.Logger, failed: Failed = _ignore) -> Iterator[None]:
+    """The border of background work: its caller goes on, whatever is raised inside.
 
     Args:
         what: Names the work in the log.
         log: Where a failure goes: one line for an error of ours, which says what is wrong; a
             traceback for any other, which is a defect.
-        failed: Told of the error after it was logged, to keep it where people look.
+        failed: Called with the error after it was logged, to show it elsewhere too.
     """
     try:
         yield
@@ -50,7 +50,7 @@ async def outlast(
     what: str,
     log: logging.Logger,
     wait: wait_base,
-    failed: Failed = _logged_only,
+    failed: Failed = _ignore,
     sleep: Sleep = asyncio.sleep,
 ) -> None:
     """Do a step, again after each failure, until it comes to its end.
@@ -79,7 +79,7 @@ async def forever(
     what: str,
     log: logging.Logger,
     wait: wait_base,
-    failed: Failed = _logged_only,
+    failed: Failed = _ignore,
     sleep: Sleep = asyncio.sleep,
 ) -> None:
     """Do a step again and again; it waits itself while there is nothing to do. See ``outlast``."""

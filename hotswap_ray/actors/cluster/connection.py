@@ -54,21 +54,21 @@ class ServeConnection:
     async def generate(
         self, endpoint: Endpoint, body: dict[str, Any]
     ) -> tuple[bytes, int, int, int]:
-        """See ``Connection``."""
+        """Answer whole. See ``Connection.generate``."""
         response = self._generate.remote(endpoint, body)
-        done = False
+        is_complete = False
         try:
             answer: tuple[bytes, int, int, int] = await response
-            done = True
+            is_complete = True
             return answer
         finally:
-            if not done:
+            if not is_complete:
                 response.cancel()
 
     async def stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[Item]:
-        """See ``Connection``."""
+        """Answer as frames. See ``Connection.stream``."""
         response = self._stream.remote(endpoint, body)
-        done = False
+        is_complete = False
         try:
             async for item in response:
                 if isinstance(item, tuple):  # the last frame and what the answer took
@@ -77,21 +77,21 @@ class ServeConnection:
                     yield tuple(usage)
                 else:
                     yield item
-            done = True
+            is_complete = True
         finally:
-            if not done:
+            if not is_complete:
                 response.cancel()
 
     async def ping(self) -> dict[str, Any]:
-        """See ``Connection``."""
+        """Reach a replica. See ``Connection.ping``."""
         answer: dict[str, Any] = await self._ping.remote()
         return answer
 
 
 def cause(error: Exception) -> Exception:
-    """The error as it was raised in the replica, whatever carried it here.
+    """The error as it was raised in the replica, without what Ray wrapped it in.
 
-    Ray wraps an exception of another process; a lost process has no exception of ours.
+    Ray wraps an exception of another process; a process that was lost raised none itself.
     """
     inner = getattr(error, "cause", None) or error
     if isinstance(inner, HotswapError):

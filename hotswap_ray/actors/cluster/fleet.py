@@ -93,7 +93,7 @@ class ServeFleet:
         self._handles: dict[tuple[str, str], Any] = {}
 
     async def deploy(self, spec: ModelSpec, generation: int, load_nice: int) -> None:
-        """See ``Fleet``."""
+        """Ask for an application. See ``Fleet.deploy``."""
         app = app_name(spec.id, generation)
         if app in await self.states():
             return
@@ -110,25 +110,25 @@ class ServeFleet:
         )
 
     async def states(self) -> dict[str, AppState]:
-        """See ``Fleet``."""
+        """All applications by name. See ``Fleet.states``."""
         from ray import serve
 
         status = await _ask(serve.status)
-        found = {}
+        states = {}
         for name, app in status.applications.items():
             deployments = list(app.deployments.values())
             counts = deployments[0].replica_states if deployments else {}
             texts = [app.message, *(deployment.message for deployment in deployments)]
-            found[name] = AppState(
+            states[name] = AppState(
                 str(app.status.value),
                 counts.get("RUNNING", 0),
                 counts.get("STARTING", 0),
                 reason("\n".join(text for text in texts if text)),
             )
-        return found
+        return states
 
     async def delete(self, app: str) -> None:
-        """See ``Fleet``."""
+        """Ask for an application's end. See ``Fleet.delete``."""
         from ray import serve
 
         for key in [key for key in self._handles if key[0] == app]:
@@ -136,7 +136,7 @@ class ServeFleet:
         await _ask(serve.delete, app, _blocking=False)
 
     async def kill_replicas(self, app: str) -> None:
-        """See ``Fleet``."""
+        """End the replicas of an application. See ``Fleet.kill_replicas``."""
         await _ask(self._kill_replicas, app)
 
     def _kill_replicas(self, app: str) -> None:
@@ -151,7 +151,7 @@ class ServeFleet:
                     continue  # it ended by itself
 
     async def call(self, app: str, method: str, *args: Any) -> Any:
-        """See ``Fleet``."""
+        """Call a model replica's method. See ``Fleet.call``."""
         from ray import serve
 
         handle = self._handles.get((app, method))
@@ -164,7 +164,7 @@ class ServeFleet:
             raise cause(error) from error
 
     async def free(self) -> Room:
-        """See ``Fleet``."""
+        """Room that is free now. See ``Fleet.free``."""
         import ray
 
         resources = await _ask(ray.available_resources)
@@ -183,30 +183,31 @@ class ServeFleet:
         return (await self.states()).get(INGRESS_APP, AppState()).running
 
     async def is_alive(self, actor_name: str) -> bool:
-        """See ``Fleet``."""
+        """Whether a Serve replica's actor runs. See ``Fleet.is_alive``."""
         import ray
 
-        def is_there() -> bool:
+        def exists() -> bool:
             try:
                 ray.get_actor(actor_name, namespace="serve")
             except ValueError:
                 return False
             return True
 
-        return await _ask(is_there)
+        return await _ask(exists)
 
 
 async def _ask(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call Ray, which blocks, in a thread; its many errors become ``EngineUnavailable``."""
-    left = TRIES
+    tries_left = TRIES
     while True:
-        left -= 1
+        tries_left -= 1
         try:
             return await asyncio.to_thread(function, *args, **kwargs)
         except Exception as error:
             # Serve (2.60) marks a module for pickling by value, process-wide, and takes the mark
-            # back; its routers do so in threads of their own. Who comes second sent nothing yet.
-            if left and isinstance(error, ValueError) and RACE in str(error):
+            # back; its routers do so in threads of their own. The second call to do so fails before
+            # it has sent anything, so it can be repeated.
+            if tries_left and isinstance(error, ValueError) and RACE in str(error):
                 continue
             raise cause(error) from error
 
@@ -239,9 +240,9 @@ def reason(message: str) -> str:
         >>> reason("Traceback...\nhotswap_ray.core.errors.EngineLoadFailed: no file x\n\nmore")
         'no file x'
     """
-    ours = re.findall(r"hotswap_ray\.core\.errors\.\w+: (.+)", message)
-    if ours:
-        return str(ours[-1]).strip()
+    messages = re.findall(r"hotswap_ray\.core\.errors\.\w+: (.+)", message)
+    if messages:
+        return str(messages[-1]).strip()
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     errors = [line for line in lines if re.match(r"^[\w.]*(Error|Exception)\b", line)]
     return (errors or lines or [""])[-1][:500]

@@ -40,7 +40,7 @@ async def judge_here(jobs: Sequence[Job]) -> list[Judgement]:
 
 
 def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
-    r"""What a model said, from the bytes that the client got.
+    r"""The text of an answer, from the bytes that the client got.
 
     Args:
         endpoint: Which of the two shapes the answer has.
@@ -61,7 +61,7 @@ def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
     """
     try:
         body = assemble(endpoint, _chunks(raw)) if streamed else orjson.loads(raw)
-        choice = min(body["choices"], key=lambda one: one.get("index") or 0)
+        choice = min(body["choices"], key=lambda choice: choice.get("index") or 0)
         if endpoint == "completions":
             return str(choice["text"] or "")
         return _message_text(choice["message"])
@@ -81,7 +81,7 @@ def _message_text(message: dict[str, Any]) -> str:
     content = message.get("content")
     if isinstance(content, list):  # content parts
         content = "".join(part.get("text") or "" for part in content)
-    if said := content or message.get("refusal"):
-        return str(said)
+    if text := content or message.get("refusal"):
+        return str(text)
     calls = [call["function"]["arguments"] for call in message.get("tool_calls") or ()]
     return str(calls[0]) if len(calls) == 1 else f"[{', '.join(calls)}]" if calls else ""

@@ -1,4 +1,4 @@
-"""A caller's way to the judge: it always comes back, with or without a verdict."""
+"""A caller's link to the judge: every call returns, with or without a verdict."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MOST_JOBS = 32
 MOST_OVERDUE = 8
 """Answers of a batch that may use their whole limit before the batch counts as lost."""
 SPARE_S = 10.0
-"""Seconds a batch gets beyond its checks: the way there, a queue, a judge that starts."""
+"""Seconds a batch gets beyond its checks, for transport, a queue, and a judge that starts."""
 RESTART_S = 30.0
 """Longest wait for a judge that was lost to answer again."""
 PAUSE_S = 0.2
@@ -40,7 +40,7 @@ class JudgeWatchdog:
 
     Args:
         reach: ``Judge.judge``; raises ``HotswapError`` if the judge cannot be reached.
-        kill: Ends the judge's process; somebody starts it again.
+        kill: Ends the judge's process; Ray starts it again.
         limit_s: ``learning.check_timeout_s``, seconds for the checks of one answer.
         spare_s: Seconds a batch gets beyond that.
         restart_s: Longest wait for a judge that was lost.
@@ -67,7 +67,7 @@ class JudgeWatchdog:
         self._spare_s = spare_s
         self._restart_s = restart_s
         self._strikes = Strikes(time.monotonic)
-        self._turn = asyncio.Lock()
+        self._lock = asyncio.Lock()
         self.unjudged = 0
         self.undecided = 0
         self.errors = 0
@@ -84,9 +84,9 @@ class JudgeWatchdog:
             One verdict a job, in order. Never raises but when cancelled.
         """
         judgements: list[Judgement] = []
-        rest = iter(jobs)
-        async with self._turn:
-            while batch := list(islice(rest, MOST_JOBS)):
+        remaining = iter(jobs)
+        async with self._lock:
+            while batch := list(islice(remaining, MOST_JOBS)):
                 judgements += await self._batch(batch)
         for judgement in judgements:
             is_missing = judgement.quality is None and judgement.format_ok is None
@@ -102,8 +102,8 @@ class JudgeWatchdog:
     async def _batch(self, jobs: list[Job]) -> list[Judgement]:
         resting = [self._strikes.resting(job) for job in jobs]
         awake = [job for job, rests in zip(jobs, resting, strict=True) if rests is None]
-        asked = iter(await self._awake(awake) if awake else ())
-        return [rests or next(asked) for rests in resting]
+        verdicts = iter(await self._awake(awake) if awake else ())
+        return [rests or next(verdicts) for rests in resting]
 
     async def _awake(self, jobs: list[Job]) -> list[Judgement]:
         answer = await self._ask(jobs)
@@ -111,22 +111,22 @@ class JudgeWatchdog:
             return answer
         judgements: list[Judgement] = []
         for job in jobs:
-            if rests := self._strikes.resting(job):
-                judgements.append(rests)
+            if resting := self._strikes.resting(job):
+                judgements.append(resting)
                 continue
             if not await self._is_back():
-                gone = Judgement(None, f"the judge is down: {answer}")
-                return judgements + [gone] * (len(jobs) - len(judgements))
-            again = await self._ask([job])
-            self._strikes.note(job, hung=isinstance(again, str))
-            if isinstance(again, list):
-                judgements += again
+                missing = Judgement(None, f"the judge is down: {answer}")
+                return judgements + [missing] * (len(jobs) - len(judgements))
+            second = await self._ask([job])
+            self._strikes.note(job, hung=isinstance(second, str))
+            if isinstance(second, list):
+                judgements += second
             else:
-                judgements.append(Judgement(None, f"{again}: {labels(job)}"))
+                judgements.append(Judgement(None, f"{second}: {labels(job)}"))
         return judgements
 
     async def _ask(self, jobs: list[Job]) -> list[Judgement] | str:
-        """The verdicts, or why there are none; a judge that is silent is dead afterwards."""
+        """The verdicts, or why there are none; a judge that does not answer is killed."""
         limit_s = self._limit_s * min(len(jobs), MOST_OVERDUE) + self._spare_s
         try:
             async with asyncio.timeout(limit_s):
@@ -138,7 +138,7 @@ class JudgeWatchdog:
             return error.message
 
     async def _is_back(self) -> bool:
-        """Wait until the judge answers; not by sending what may have killed it."""
+        """Wait until the judge answers an empty batch, since the last one may have killed it."""
         asking = AsyncRetrying(
             retry=retry_if_exception_type(HotswapError), wait=wait_fixed(PAUSE_S)
         )
@@ -165,6 +165,6 @@ def connect(namespace: str, limit_s: float, *, spare_s: float = SPARE_S) -> Judg
             actor = await asyncio.to_thread(ray.get_actor, JUDGE, namespace=namespace)
             ray.kill(actor, no_restart=False)
 
-    # The link has its own limits, which know how much is asked.
+    # The link has its own limits, which depend on the size of a batch.
     reach = ActorProxy(JUDGE, namespace, timeout_s=86_400).judge
     return JudgeWatchdog(reach, kill, limit_s, spare_s=spare_s)
