@@ -51,10 +51,10 @@ class Judge:
         return [self._strikes.resting(job) or self._limited(job) for job in jobs]
 
     def _limited(self, job: Job) -> Judgement:
-        # First, for an import is slow and does not survive being interrupted half-way.
+        # Imported first: an import is slow, and is broken when it is interrupted half-way.
         for check in job.checks:
             if check.kind == "callable":
-                with suppress(NotFound):  # which is said when the check is made
+                with suppress(NotFound):  # reported when the check runs
                     checkers.find_checker(check.value)
         try:
             with _interrupted_after(self._limit_s):
