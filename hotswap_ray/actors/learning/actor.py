@@ -38,7 +38,7 @@ from hotswap_ray.store import Store
 
 NO_MODEL = ""
 ASIDE = frozenset({RoutingDecision.SHADOW, RoutingDecision.BENCH, RoutingDecision.GOLDEN})
-"""Work that no client waited for."""
+"""Decisions of requests that no client waited for."""
 TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
 
@@ -139,15 +139,15 @@ class LearningActor(LearningQueries):
             (e for e in self._log.entries if isinstance(e, Batch) and e.batch_id == batch_id), None
         )
         if entry is None:
-            good = [outcome for outcome in batch if self._is_possible(outcome)]
-            if not good:
+            possible = [outcome for outcome in batch if self._is_possible(outcome)]
+            if not possible:
                 return 0
-            entry = Batch(batch_id, good)
+            entry = Batch(batch_id, possible)
             self._log.put(entry)
-            self._learned.fold(good)
-            self._decider.take(good)
-            self._recent.extend(outcome for outcome in good if outcome.decision not in ASIDE)
-            self._desk.arrived(good)
+            self._learned.fold(possible)
+            self._decider.take(possible)
+            self._recent.extend(outcome for outcome in possible if outcome.decision not in ASIDE)
+            self._desk.arrived(possible)
         await self._log.durable(entry)
         return len(entry.outcomes)
 
@@ -177,7 +177,7 @@ class LearningActor(LearningQueries):
             idempotency_key: The same key again changes nothing. Without one, the same score
                 again changes nothing and another one is refused.
             comment: Free text.
-            source: Whose API key gives it; one source alone decides nothing. ``None`` is
+            source: API key that gives it; one source alone decides nothing. ``None`` is
                 trusted.
 
         Returns:
@@ -240,10 +240,10 @@ class LearningActor(LearningQueries):
         _check_name(task)
         if complexity not in (None, "low", "medium", "high"):
             raise InvalidRequest(f"complexity is {complexity!r}; use low, medium or high")
-        # Under the lock: a checkpoint taken earlier must not be written over this.
+        # Under the lock, so that an earlier checkpoint is not written over this.
         async with self._log.lock:
-            known = self._learned.knowledge.get(task) or TaskKnowledge(task)
-            learned = known.learn(self._clock(), preferences, complexity)
+            earlier = self._learned.knowledge.get(task) or TaskKnowledge(task)
+            learned = earlier.learn(self._clock(), preferences, complexity)
             await asyncio.to_thread(self._store.save_knowledge, task, learned.to_doc())
             self._learned.knowledge[task] = learned
         return learned
@@ -259,9 +259,9 @@ class LearningActor(LearningQueries):
             NotFound: The task is unknown.
         """
         now_s = self._clock()
-        known = self._learned.refresh(task, now_s)
+        knowledge = self._learned.refresh(task, now_s)
         prior = self._learned.prior(task, to_model)
-        return transfer(known, self._learned.of_task(task), from_model, to_model, now_s, prior)
+        return transfer(knowledge, self._learned.of_task(task), from_model, to_model, now_s, prior)
 
     # --- decisions ----------------------------------------------------------------------
 
@@ -286,15 +286,15 @@ class LearningActor(LearningQueries):
                     await self._alarm.wait()
         self._alarm.clear()
         now_s = self._clock()
-        found = self._decider.look(views, models, now_s, partial(self._recent.rate, now_s), kept)
+        result = self._decider.look(views, models, now_s, partial(self._recent.rate, now_s), kept)
         try:
             await self._save_tests()
-        except StoreError as error:  # saved at the next look; what was found holds
+        except StoreError as error:  # saved at the next look; the result holds
             log.warning("running tests are not saved yet: %s", error)
-        return found
+        return result
 
     async def _save_tests(self) -> None:
-        if self._decider.forgot:  # it must not come back with a restart
+        if self._decider.forgot:  # saved, so that it does not come back with a restart
             await self._log.flush(checkpoint=True)
             self._decider.forgot = False
         if docs := self._decider.changed_docs():
@@ -305,7 +305,7 @@ class LearningActor(LearningQueries):
                 raise
 
     async def take_prices(self, prices: Mapping[str, Price]) -> None:
-        """Know what tokens cost from now on.
+        """Set the prices of tokens.
 
         Args:
             prices: Of every model, by id; a model that is missing has none.
@@ -317,7 +317,7 @@ class LearningActor(LearningQueries):
         self._alarm.set()
 
     async def arms(self) -> dict[str, tuple[Arm, ...]]:
-        """What is believed of each model that may be tried, by task; for the ingress."""
+        """Beliefs about each model that may be tried, by task; for the ingress."""
         return self._decider.arms
 
     async def close(self) -> None:

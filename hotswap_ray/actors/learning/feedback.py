@@ -1,4 +1,4 @@
-"""Scores that people give to answers: once each, also when they come before the outcome."""
+"""Scores that people give to answers; each counts once, also when it precedes its outcome."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class FeedbackDesk:
         return len(self._busy)
 
     def arrived(self, batch: Iterable[Outcome]) -> None:
-        """Tell scores that wait about new outcomes."""
+        """Wake the scores that wait for these outcomes."""
         if self._arrivals:
             for outcome in batch:
                 if arrival := self._arrivals.get(outcome.request_id):
@@ -111,9 +111,9 @@ class FeedbackDesk:
                 10.0,
             )
         keys = (idempotency_key,) if idempotency_key else default_keys(request_id, score)
-        # One at a time per request: two that race must not both find it without a score.
-        while other := self._busy.get(request_id):
-            await other.wait()
+        # One at a time per request, so that of two scores only one finds it without a score.
+        while earlier := self._busy.get(request_id):
+            await earlier.wait()
         done = self._busy[request_id] = asyncio.Event()
         try:
             return await self._give(request_id, score, keys, comment, source)
@@ -142,7 +142,7 @@ class FeedbackDesk:
         return cell
 
     async def _find(self, request_id: str) -> tuple[Cell, bytes | None]:
-        """Who answered, and the key of an earlier score."""
+        """The task and model that answered, and the key of an earlier score."""
         arrival = self._arrivals[request_id] = asyncio.Event()
         deadline = asyncio.get_running_loop().time() + self._wait_s
         try:
@@ -155,7 +155,7 @@ class FeedbackDesk:
                 stored = await asyncio.to_thread(self._store.find_request, request_id)
                 if stored is not None:
                     return (stored.task, stored.model), stored.idempotency
-                # Only this wait has a limit: a slow store is no reason to say "not found".
+                # Only this wait has a limit, so that a slow store does not become "not found".
                 async with asyncio.timeout_at(deadline):
                     await arrival.wait()
                 arrival.clear()

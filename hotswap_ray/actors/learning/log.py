@@ -2,8 +2,8 @@
 
 A commit starts as soon as the one before has ended, and takes all that came meanwhile: a
 quiet system answers at once, a busy one writes large groups. Order in the queue is order in
-the store. What was put stays until it is durable; the
-queue is bounded and says so before it takes anything in.
+the store. An entry stays until it is durable; the queue is bounded, and a full one refuses
+an entry before anything of it is taken in.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True, eq=False)
 class LogEntry:
-    """Something to write, and who waits for it."""
+    """Something to write, and the futures that wait for it."""
 
     waiters: list[asyncio.Future[None]] = field(default_factory=list, kw_only=True)
 
@@ -126,7 +126,7 @@ class LearningLog:
         self.entries.append(entry)
         self.rows += entry.rows
         if self._writer is None or self._writer.done():
-            self._writer = asyncio.create_task(self._write_on())
+            self._writer = asyncio.create_task(self._write_all())
 
     async def durable(self, entry: LogEntry) -> None:
         """Return when the entry is written.
@@ -138,7 +138,7 @@ class LearningLog:
         entry.waiters.append(waiter)
         await waiter
 
-    async def _write_on(self) -> None:
+    async def _write_all(self) -> None:
         while self.entries:
             async for attempt in AsyncRetrying(
                 retry=retry_if_exception_type(StoreError),
@@ -163,17 +163,17 @@ class LearningLog:
         """As ``flush``, for a caller that holds ``lock``."""
         entries, rows = list(self.entries), self.rows
         due = self._since_checkpoint + rows >= self._checkpoint_rows
-        # Taken before the first await: exactly what is durable after this commit.
+        # Taken before the first await, so that it holds exactly what this commit makes durable.
         saved = self._checkpoint() if checkpoint or due else None
         try:
             await asyncio.to_thread(self._write, entries, saved)
-        except Exception as error:  # whatever it is, who waits must hear of it
+        except Exception as error:  # whatever it is, the waiters get it as an error
             if saved:
                 saved.undo()
             self.failures += 1
             self.error = error if isinstance(error, StoreError) else StoreError(repr(error))
             log.warning("learnings wait: %s", self.error)
-            _tell(entries, self.error)
+            _answer_waiters(entries, self.error)
             raise self.error from error
         self.error = None
         self.rows -= rows
@@ -184,7 +184,7 @@ class LearningLog:
                 self._durable[digest(entry.batch_id)] = None
         while len(self._durable) > KEPT_BATCHES:
             self._durable.popitem(last=False)
-        _tell(entries, None)
+        _answer_waiters(entries, None)
 
     def _write(self, entries: Sequence[LogEntry], saved: Checkpoint | None) -> None:
         with self._store.transaction():
@@ -192,7 +192,7 @@ class LearningLog:
                 if isinstance(entry, Batch):
                     self._store.add_outcomes(entry.outcomes, entry.batch_id)
                 elif isinstance(entry, LateScore):
-                    # Looked up before it was put; only a deletion in between ends here.
+                    # Checked before it was queued; only a deletion since then raises.
                     with suppress(RequestError, SwapError):
                         self._store.set_quality(
                             entry.request_id, entry.score, entry.idempotency_key, entry.comment
@@ -204,7 +204,7 @@ class LearningLog:
                 self._store.prune(self._before_s())
 
 
-def _tell(entries: Sequence[LogEntry], error: StoreError | None) -> None:
+def _answer_waiters(entries: Sequence[LogEntry], error: StoreError | None) -> None:
     for entry in entries:
         for waiter in entry.waiters:
             if waiter.done():

@@ -1,4 +1,4 @@
-"""What is asked of the learnings: tables, summaries, export and import, health."""
+"""Queries of the learnings: tables, summaries, export and import, health."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class LearningQueries:
-    """The half of ``LearningActor`` that only looks, and what moves learnings elsewhere."""
+    """The methods of ``LearningActor`` that only read, and those that export and import."""
 
     _store: Store
     _clock: Callable[[], float]
@@ -59,8 +59,8 @@ class LearningQueries:
         Raises:
             NotFound: The task is unknown.
         """
-        known = self._learned.refresh(task, self._clock())
-        return {**known.to_doc(), "models": self._learned.rows(task)}
+        knowledge = self._learned.refresh(task, self._clock())
+        return {**knowledge.to_doc(), "models": self._learned.rows(task)}
 
     async def latency_p99(
         self, since_s: float, until_s: float, task: str | None = None
@@ -75,21 +75,21 @@ class LearningQueries:
         Returns:
             ``p99_ms`` (``None`` without requests) and ``count``.
         """
-        p99_ms, seen = self._recent.p99(since_s, until_s, task)
-        return {"p99_ms": p99_ms, "count": seen}
+        p99_ms, count = self._recent.p99(since_s, until_s, task)
+        return {"p99_ms": p99_ms, "count": count}
 
     async def rates(self) -> dict[str, float]:
         """Answers a second by task, over the last minute; nothing in the first minute."""
         now_s = self._clock()
         if now_s - self._started_s < RATE_S:
-            return {}  # what came before is not known
+            return {}  # the traffic before the start is not known
         return {task: self._recent.rate(now_s, task, RATE_S) for task in self._learned.knowledge}
 
     async def observed(self, task: str, models: Sequence[str], since_s: float) -> dict[str, Seen]:
         """Requests of a task since a Unix time, by model.
 
-        Only those whose model was drawn: who pinned a model is no fair comparison. Of many
-        requests the newest 50,000 count.
+        Only those whose model was drawn, since requests that pin a model are no fair sample. Of
+        many requests the newest 50,000 count.
         """
         await self._log.flush()
         frame = await asyncio.to_thread(
@@ -167,10 +167,10 @@ class LearningQueries:
         async with self._log.lock:
             await self._log.flush_locked(checkpoint=True)
             counts = await asyncio.to_thread(self._store.import_lines, lines)
-            found = await asyncio.to_thread(self._store.current_evidence, self._half_life)
+            evidence = await asyncio.to_thread(self._store.current_evidence, self._half_life)
             imported = await asyncio.to_thread(load_knowledge, self._store)
-            self._learned.take(*found)
-            for entry in self._log.entries:  # came in meanwhile, not durable yet
+            self._learned.take(*evidence)
+            for entry in self._log.entries:  # those that came in meanwhile and are not durable yet
                 if isinstance(entry, Batch):
                     self._learned.fold(entry.outcomes)
                 elif isinstance(entry, LateScore):
@@ -179,7 +179,7 @@ class LearningQueries:
         return counts
 
     async def health(self) -> dict[str, Any]:
-        """How the actor and its store do; ``ok`` is false while the store refuses."""
+        """State of the actor and its store; ``ok`` is false while the store refuses."""
         error = self._log.error
         return {
             "ok": error is None,
