@@ -37,7 +37,9 @@ def lowered_priority(nice: int) -> Iterator[bool]:
 
 
 def _may_raise_again() -> bool:
-    """Tried on a thread that ends, since no other answer holds in every container."""
+    """Whether the priority can be raised again; tried on a thread that ends, as no other test is
+    right in every container.
+    """
 
     def attempt() -> bool:
         thread = threading.get_native_id()
@@ -57,6 +59,6 @@ def _set_nice(nice: int) -> None:
     """Set it for every thread of this process and of its children (vLLM's workers)."""
     own = psutil.Process()
     for process in (own, *own.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it ended in between
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has ended meanwhile
             for thread in process.threads():
                 os.setpriority(os.PRIO_PROCESS, thread.id, nice)

@@ -97,18 +97,18 @@ class ModelReplica:
         usage: dict[str, int] = {}
         buffer: list[bytes] = []
         sent_at = 0.0  # the first chunk goes out at once: it is the time to first token
-        # Closed before the slot is free: the next request must find the engine idle.
+        # Closed before the slot is released, so that the next request finds the engine idle.
         async with self._slots, aclosing(self._engine.stream(endpoint, body)) as chunks:  # type: ignore[type-var]
             self._awake()
             async for chunk in chunks:
                 chunk["model"] = self._spec.id
-                found = chunk.pop("usage", None)
-                if found:
-                    usage = found
+                chunk_usage = chunk.pop("usage", None)
+                if chunk_usage:
+                    usage = chunk_usage
                 if chunk.get("choices"):
                     buffer.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
-                if found and wants_usage:
-                    tail = {**chunk, "choices": [], "usage": found}
+                if chunk_usage and wants_usage:
+                    tail = {**chunk, "choices": [], "usage": chunk_usage}
                     buffer.append(b"data: " + orjson.dumps(tail) + b"\n\n")
                 now = time.perf_counter()
                 if buffer and now - sent_at >= STREAM_INTERVAL_S:
@@ -124,7 +124,7 @@ class ModelReplica:
         )
 
     async def frames(self, endpoint: Endpoint, body: dict[str, Any]) -> bytes:
-        """All frames of a stream at once, for whoever looks at how a model streams."""
+        """All frames of a stream at once, for probes of how a model streams."""
         stream = self.stream(endpoint, body)
         return b"".join([item if isinstance(item, bytes) else item[0] async for item in stream])
 
