@@ -54,8 +54,8 @@ def model_deployment(spec: ModelSpec, max_stream_s: float) -> Any:
         scale = {"autoscaling_config": spec.resources.autoscale.model_dump()}
     return serve.deployment(
         name=MODEL_DEPLOYMENT,
-        # The replica itself bounds its work; a queue in Serve's router could hang, and a
-        # full model must still be able to say that it is there.
+        # The replica itself bounds its work: a queue in Serve's router could hang, and a full
+        # model must still answer pings.
         max_ongoing_requests=spec.max_ongoing_requests + spec.max_queued_requests + 100,
         graceful_shutdown_timeout_s=max_stream_s,
         graceful_shutdown_wait_loop_s=0.1,
@@ -83,7 +83,7 @@ class _Entry:
 def make_api(ingress: Ingress) -> OpenAIApi:
     """HTTP for one ingress replica."""
     server = ingress.config.server
-    # A load takes as long as it takes; its own limits are in the model's spec.
+    # A load may take long; its limits are in the model's spec.
     controller = ActorProxy(CONTROLLER, ingress.config.cluster.namespace, timeout_s=86_400)
     admin = AdminApi(server, controller, ingress.learning)
     return OpenAIApi(server, ingress.router, ingress.feedback, admin, behind_serve=True)
@@ -112,10 +112,10 @@ def start_actors(config: Config) -> None:
         feedback_per_minute=learning.feedback_per_minute,
         prices={name: model.price for name, model in config.models.items()},
     )
-    # Alone in its process and its thread, so that a check that hangs can be interrupted; and
-    # never asked twice by Ray, which would send what killed it again.
-    alone = {**options, "max_concurrency": 1, "name": JUDGE}
-    ray.remote(Judge).options(**alone).remote(learning.check_timeout_s)
+    # One call at a time, in the main thread, so that a check that hangs can be interrupted. Ray
+    # does not repeat a call: it could be the one that killed the process.
+    judge_options = {**options, "max_concurrency": 1, "name": JUDGE}
+    ray.remote(Judge).options(**judge_options).remote(learning.check_timeout_s)
     fleet = ServeFleet(partial(model_deployment, max_stream_s=config.server.request_timeout_s))
     controller = (
         ray.remote(SwapController)
@@ -158,7 +158,7 @@ def build_app(args: dict[str, str]) -> Any:
 
 
 def _free_port(preferred: int) -> int:
-    """``preferred``, or another port when somebody has it: two Ray may share a machine."""
+    """``preferred``, or another port when it is taken, as by a second Ray on this machine."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         with suppress(OSError):
@@ -184,10 +184,10 @@ def start(config: Config, *, quiet: bool = False) -> None:
         # Serve reads these when a process starts, so they must be there before Ray is.
         os.environ.update({name: "1" for name, on in flags.items() if on})
         os.environ.setdefault("RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S", "0")
-        # Serve kills a proxy that is not up within 5 s, and its start fails: busy machines.
+        # By default a proxy that is not up within 5 s is killed, which fails on busy machines.
         os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", "60")
-        # Ray starts its workers at niceness 15. Ours carry the requests; what should be
-        # nice is the loading of a model, and a model that serves must not be nicer than it.
+        # Ray starts its workers at niceness 15. Ours carry the requests, and a model that serves
+        # must not have a lower priority than one that loads, which sets its own niceness.
         os.environ.setdefault("RAY_worker_niceness", "0")
         for name, port in HAPROXY_PORTS.items():
             os.environ.setdefault(name, str(_free_port(port)))
