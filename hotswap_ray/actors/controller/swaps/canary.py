@@ -111,9 +111,7 @@ class Canary:
         """Give the candidate its share; conversations that began elsewhere stay there."""
         split, candidate = self._publisher.table.routes[swap.task].split, Share(target, 0.0)
         if split is None or split.shares[0] != replace(candidate, weight=split.weights[0]):
-            split = Split(
-                swap.swap_id, (candidate,)
-            )  # none yet, or the candidate was loaded again after a crash
+            split = Split(swap.swap_id, (candidate,))  # none yet, or of a load before a crash
         elif split.weights == (weight,) and not split.opening and _state(swap)["step"] == number:
             return swap
         moving: dict[int, int] = {}
@@ -151,9 +149,7 @@ class Canary:
             if swap.facts.get("paused"):
                 await asyncio.Event().wait()  # until an operator's event ends it
             state = _state(swap)
-            if (now_s := self._clock()) < state[
-                "step_s"
-            ]:  # the clock went back, so the step begins again
+            if (now_s := self._clock()) < state["step_s"]:  # the clock went back: begin again
                 state = {**state, "began_s": min(state["began_s"], now_s), "step_s": now_s}
                 swap = swap.with_facts(canary=state)
             checks, requests, alarm = await self._check(swap, plan, state["step_s"])
