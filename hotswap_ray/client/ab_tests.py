@@ -39,7 +39,7 @@ class ABTestClient:
             timeout_s: Longest wait.
             requested_by: For the record.
             **spec: ``weights``, ``adaptive``, ``metric``, ``max_requests`` and what else
-                ``core.ab_spec.ABTestSpec`` has.
+                ``core.spec.ab_test.ABTestSpec`` has.
 
         Returns:
             The record: ``id``, ``phase``, ``weights``, ``dropped``, ``reason``, ``report``,

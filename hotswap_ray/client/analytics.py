@@ -118,7 +118,7 @@ class Analytics:
     def decisions(self, task: str | None = None, limit: int = 100) -> pd.DataFrame:
         """Decisions of the auto-swap, and decisions not to, as they changed; the newest first.
 
-        Columns are those of ``core.autoswap.Choice``, with ``sentence``, ``swap_id`` and
+        Columns are those of ``core.autoswap.decide.Decision``, with ``sentence``, ``swap_id`` and
         ``inputs``.
         """
         import pandas as pd

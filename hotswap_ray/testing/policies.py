@@ -11,7 +11,7 @@ ROUNDS = 200
 
 
 def check_policy(make: Callable[[], Policy]) -> None:
-    """Check that a policy keeps the contract of ``core.selection.Policy``.
+    """Check that a policy keeps the contract of ``core.policies.selection.Policy``.
 
     It chooses one of the arms, also when arms come and go; it is reproducible from the
     seed; it draws randomness only from the generator it is given; it takes missing rewards;

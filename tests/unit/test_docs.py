@@ -68,6 +68,20 @@ def test_every_room_and_file_of_the_package_that_a_page_names_exists():
     assert missing == []
 
 
+def test_every_place_of_the_package_that_a_docstring_names_exists():
+    missing = []
+    for module, path in MODULES.items():
+        for name in re.findall(rf"``((?:{ROOMS})[./][\w./]+)``", path.read_text()):
+            place = name.removesuffix(".py").replace("/", ".")
+            known = max(
+                (one for one in MODULES if f"hotswap_ray.{place}.".startswith(f"{one}.")), key=len
+            )
+            rest = f"hotswap_ray.{place}".removeprefix(known).strip(".")
+            if rest and f" {rest.partition('.')[0]}" not in MODULES[known].read_text():
+                missing.append(f"{module}: {name}")
+    assert missing == []
+
+
 def test_every_make_target_that_a_page_names_exists():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
     named = {

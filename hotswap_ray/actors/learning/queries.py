@@ -128,7 +128,7 @@ class LearningQueries:
         return await asyncio.to_thread(self._store.outcomes_frame, task, model, since_s, limit)
 
     async def predict(self, task: str, model: str, known: Known) -> dict[str, Any]:
-        """What a model is expected to do at a task; see ``core.prediction.predict``.
+        """What a model is expected to do at a task; see ``core.evidence.prediction.predict``.
 
         Raises:
             NotFound: The task is unknown.

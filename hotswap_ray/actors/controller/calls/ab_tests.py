@@ -30,7 +30,7 @@ class ABTestCalls(Starts):
 
         Args:
             task: Task whose conversations are divided.
-            spec: ``core.ab_spec.ABTestSpec`` as a mapping.
+            spec: ``core.spec.ab_test.ABTestSpec`` as a mapping.
             test_id: Asking again with it is the same test.
             requested_by: For the record.
 

@@ -64,7 +64,7 @@ class ScheduleCalls(Starts):
         hours: float = 24,
         spec: Mapping[str, Any] | None = None,
     ) -> list[dict[str, Any]]:
-        """What would happen when; see ``core.schedule.plan``. Changes nothing.
+        """What would happen when; see ``core.schedule.due.plan``. Changes nothing.
 
         Args:
             schedule: Schedule id; all of them when ``None``.

@@ -115,7 +115,7 @@ class Scheduler:
         return [self._row(name) for name in sorted(self._entries) if self._entries[name].spec]
 
     def dry_run(self, spec: ScheduleSpec | None, hours: float) -> list[dict[str, Any]]:
-        """What would happen when, of one schedule or of all; see ``core.schedule.plan``."""
+        """What would happen when, of one schedule or of all; see ``core.schedule.due.plan``."""
         specs = [spec] if spec else [entry.spec for entry in self._entries.values() if entry.spec]
         rows = [row for schedule in specs for row in plan(schedule, self._clock(), hours)]
         return sorted(rows, key=lambda row: (row["due_s"], row["schedule"]))

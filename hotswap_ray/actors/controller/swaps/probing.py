@@ -54,7 +54,7 @@ class Probing:
         Args:
             spec: The model.
             generation: Its load, awake.
-            names: Probes, of ``core.probes.PROBES``.
+            names: Probes, of ``core.fit.probes.PROBES``.
             context_tokens: Length to try, for the probe ``context``.
 
         Returns:

@@ -247,7 +247,7 @@ class Transport:
         return JudgeWatchdog(self.reach, self.kill, 0.01, **limits)
 
 
-class TestJudgeLink:
+class TestJudgeWatchdog:
     async def test_answers_go_in_batches_of_bounded_size(self):
         transport = Transport()
         judgements = await transport.link().judge([job("Paris")] * (MOST_JOBS + 1))
