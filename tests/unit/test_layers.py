@@ -63,6 +63,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "actors.controller.schedules": ("core", "store", "actors.cluster", *SWAPS),
     "actors.controller.recovery": ("core", "config", "store", "actors.cluster", *SWAPS),
+    "actors.controller.learnings": (
+        *("actors.controller.swaps", "actors.controller.autoswap"),
+        *("actors.controller.bench", "actors.controller.schedules"),
+    ),
     "actors.controller.calls": (
         *("core", "config", "store", *SWAPS),
         *("actors.controller.ab_tests", "actors.controller.autoswap"),

@@ -10,13 +10,14 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from tenacity import AsyncRetrying, retry_if_result
 from tenacity.wait import wait_base
 
 from hotswap_ray.core.errors import HotswapError
 
+T = TypeVar("T")
 Failed = Callable[[Exception], None]
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -85,6 +86,29 @@ async def forever(
     """Do a step again and again; it waits itself while there is nothing to do. See ``outlast``."""
     while True:
         await outlast(step, what, log, wait, failed, sleep)
+
+
+async def watched(
+    work: Coroutine[Any, Any, T], watch: Callable[[], Awaitable[None]], every_s: float
+) -> T:
+    """The result of some work; a watch may end the work early.
+
+    Args:
+        work: What is done; cancelled, and waited for, when it must not go on.
+        watch: Raises when it must not; called again and again.
+        every_s: Seconds between two calls of it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not task.done():
+            await asyncio.wait({task}, timeout=every_s)
+            if not task.done():
+                await watch()
+        return task.result()
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 class Tasks:

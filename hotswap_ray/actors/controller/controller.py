@@ -21,11 +21,12 @@ from hotswap_ray.actors.controller.autoswap.loop import AutoswapLoop
 from hotswap_ray.actors.controller.autoswap.views import TaskViews
 from hotswap_ray.actors.controller.bench.bench import Bench
 from hotswap_ray.actors.controller.calls.ab_tests import ABTestCalls
-from hotswap_ray.actors.controller.calls.bench import BenchCalls, Learnings
+from hotswap_ray.actors.controller.calls.bench import BenchCalls
 from hotswap_ray.actors.controller.calls.decisions import DecisionCalls
 from hotswap_ray.actors.controller.calls.queries import ControllerQueries
 from hotswap_ray.actors.controller.calls.rollbacks import RollbackCalls
 from hotswap_ray.actors.controller.calls.schedules import ScheduleCalls
+from hotswap_ray.actors.controller.learnings import Learnings
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.models.retention import Retention

@@ -1,4 +1,4 @@
-"""Which conversations the candidates of a rollout or A/B test answer, in one replica."""
+"""Which conversations the candidates of a canary or A/B test answer, in one replica."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Division:
 
     Args:
         has_room: Whether a target can take one more request; without room the active model
-            answers, since a rollout must not refuse a client.
+            answers, since dividing must not refuse a client.
     """
 
     def __init__(self, has_room: Callable[[Target], bool]) -> None:

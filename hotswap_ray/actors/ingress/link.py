@@ -117,7 +117,7 @@ class ControlLink:
             self._router.table.version,
             self._connected,
             dict(self._router.in_flight),
-            self._router.rollout.moving(self._router.table),
+            self._router.division.moving(self._router.table),
         )
 
     async def _watch(self) -> None:

@@ -74,7 +74,7 @@ class Router:
         self._news = WaitingRoom(limits.max_held_requests)
         self._suspects = Suspects(lambda app: app in self._targets, self._news.wake)
         self._targets: dict[str, Target] = {}
-        self.rollout = Division(self._has_room)
+        self.division = Division(self._has_room)
         self.shadows = Shadows(
             self.explorer,
             self._connections,
@@ -257,7 +257,7 @@ class Router:
             else:
                 assignment = choose(table, call.model, task)
             if route.split is not None and assignment.decision is RoutingDecision.ACTIVE:
-                drawn = self.rollout.pick(call, assignment, route.split)
+                drawn = self.division.pick(call, assignment, route.split)
                 if drawn is None:
                     until = arrived + self._limits.hold_timeout_s
                     await self._news.wait(until, f"a rollout of task {task!r} goes on", 1.0)

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hotswap_ray.core.proof.betting import PairTest, Verdict
+from hotswap_ray.core.spec.autoswap import AutoswapMode
 
-AutoswapMode = Literal["off", "advise", "on"]
 Action = Literal["promote", "roll_back", "unload", "stay", "undecided"]
 DecisionReason = Literal[
     "better", "equivalent_cheaper", "collapsed", "worse_than_before",

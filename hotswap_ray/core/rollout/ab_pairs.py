@@ -1,8 +1,8 @@
 """A variant against the control: values that meet by their number alone, and what they prove.
 
 Two arms of a split are not paired, each request had one answer. Their values meet by number, the
-i-th block of one with the i-th block of the other, as ``core.proof.betting.Matching`` joins them. The
-size of the blocks is fixed before the first request, never by what was seen: with set shares it
+i-th block of one with the i-th block of the other, as ``core.proof.betting.Matching`` joins them.
+The size of the blocks is fixed before the first request, never by what was seen: with set shares it
 is the ratio of these shares. So the sequence of differences is the same however the traffic is
 divided, shares decide only how far it gets, and the betting test of ``core/proof/betting.py``
 bounds the error at every length. That is why adaptive shares keep it valid.

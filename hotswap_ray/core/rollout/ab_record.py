@@ -41,7 +41,8 @@ class ABTest:
         weights_s: Since when, Unix time.
         dropped: Variants that are out, and why.
         lent: Models loaded for the test, and what they go back to: ``unload`` or ``sleep``.
-        report: ``core.rollout.ab_result.ABTestReport`` as JSON values; ``None`` before the first look.
+        report: ``core.rollout.ab_result.ABTestReport`` as JSON values; ``None`` before the
+            first look.
         history: Of effects, for the plot; ``None`` before the end.
         reason: Why it ended: that of the report, or ``stopped``.
         promote: Model that gets the task after the end, if any.

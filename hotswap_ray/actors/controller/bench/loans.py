@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from hotswap_ray.actors.cluster.background import watched
 from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.retention import is_wanted
@@ -57,7 +58,7 @@ class Loans:
                 (await self._loans())[model] = "sleep" if held else "unload"
                 await self._save()
                 await self.make_way(model)
-            yield await watched(self._pool.load(model), partial(self.make_way, model))
+            yield await watched(self._pool.load(model), partial(self.make_way, model), WATCH_S)
         finally:
             await self._give_back(model)
 
@@ -123,23 +124,3 @@ class Loans:
         if lent != self._saved:
             await asyncio.to_thread(self._store.save_setting, SETTING, lent)
             self._saved = lent
-
-
-async def watched(work: Coroutine[Any, Any, T], watch: Callable[[], Awaitable[None]]) -> T:
-    """The result of some work; a watch may end the work early.
-
-    Args:
-        work: What is done; cancelled, and waited for, when it must not go on.
-        watch: Raises when it must not; called every ``WATCH_S`` seconds.
-    """
-    task = asyncio.ensure_future(work)
-    try:
-        while not task.done():
-            await asyncio.wait({task}, timeout=WATCH_S)
-            if not task.done():
-                await watch()
-        return task.result()
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})

@@ -12,9 +12,10 @@ from typing import Any, Literal, Protocol
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from hotswap_ray.actors.cluster.application import state_of
+from hotswap_ray.actors.cluster.background import watched
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
-from hotswap_ray.actors.controller.bench.loans import Loans, watched
+from hotswap_ray.actors.controller.bench.loans import WATCH_S, Loans
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.config import Config
 from hotswap_ray.core.answers.judge_messages import Job, Judging
@@ -221,7 +222,7 @@ class BenchRun:
         error: HotswapError | None = None
         try:
             async with asyncio.timeout(limit_s):
-                reply = await watched(call, partial(self._watch, generation))
+                reply = await watched(call, partial(self._watch, generation), WATCH_S)
         except TimeoutError:
             error = EngineTimeout(f"no answer within {limit_s:g} s")
         except (RequestError, EngineError) as raised:

@@ -3,19 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from hotswap_ray.actors.controller.autoswap.loop import Decides
 from hotswap_ray.actors.controller.bench.bench import Bench
-from hotswap_ray.actors.controller.bench.run import OutcomeSink
 from hotswap_ray.actors.controller.calls.starts import Starts
-from hotswap_ray.actors.controller.schedules.swaps import Measures
-from hotswap_ray.actors.controller.swaps.canary import Observes
-from hotswap_ray.actors.controller.swaps.learnings import Learning
-
-
-class Learnings(Learning, OutcomeSink, Decides, Observes, Measures, Protocol):
-    """All that the controller asks of the learning actor."""
 
 
 class BenchCalls(Starts):

@@ -147,8 +147,8 @@ class SwapLearning:
         """Predictions of the latest 1,000 swaps against what they came to.
 
         Returns:
-            ``quantities`` as ``core.evidence.calibration.calibration`` has them, and ``swaps``, the newest
-            first, with ``swap_id, task, model`` and under ``compared`` each quantity.
+            ``quantities`` as ``core.evidence.calibration.calibration`` has them, and ``swaps``,
+            the newest first, with ``swap_id, task, model`` and under ``compared`` each quantity.
         """
         docs = await asyncio.to_thread(self._store.load_swaps, None, False, HISTORY)
         rows = [

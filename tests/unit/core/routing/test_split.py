@@ -47,7 +47,7 @@ async def step_of(split, weights, replicas, rng):
         await use(world, opened)
     moving = {}
     for world in replicas:
-        moving |= world.router.rollout.moving(world.table)["t"]
+        moving |= world.router.division.moving(world.table)["t"]
     early = [
         asyncio.create_task(answer(rng.choice(replicas), asked(0, f"s{rng.random()}")))
         for _ in range(50)

@@ -37,6 +37,7 @@ HOUR_S = 3600
 def quick_retries(monkeypatch):
     monkeypatch.setattr(bench, "LOOK_S", 0.005)
     monkeypatch.setattr(bench_loans, "WATCH_S", 0.01)
+    monkeypatch.setattr(bench_run, "WATCH_S", 0.01)
 
 
 class Learning(FakeLearning):
