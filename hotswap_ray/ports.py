@@ -23,16 +23,16 @@ def free_ports(count: int = 1) -> list[int]:
         >>> len(set(free_ports(3)))
         3
     """
-    found: list[int] = []
+    ports: list[int] = []
     for port in random.sample(PORTS, 1000):
         with socket.socket() as probe, suppress(OSError):  # it is taken
             probe.bind(("0.0.0.0", port))
-            found.append(port)
-        if len(found) == count:
-            return found
+            ports.append(port)
+        if len(ports) == count:
+            return ports
     raise OSError(f"no {count} free TCP ports among {PORTS.start} to {PORTS.stop - 1}")
 
 
 def free_port() -> int:
-    """One of them. Raises ``OSError``."""
+    """A port that nobody listens at now. Raises ``OSError``."""
     return free_ports()[0]

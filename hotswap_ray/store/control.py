@@ -51,12 +51,12 @@ class ControlTables(Database):
                 set_={"version": version, "doc": text},
                 where=route_table.c.version < version,
             )
-            if self._wrote(connection, newer):
+            if self._inserts(connection, newer):
                 return
-            found = connection.execute(select(route_table.c.version, route_table.c.doc)).one()
-            if (found.version, found.doc) != (version, text):
+            stored = connection.execute(select(route_table.c.version, route_table.c.doc)).one()
+            if (stored.version, stored.doc) != (version, text):
                 raise Conflict(
-                    f"route table version {version} would overwrite version {found.version}; "
+                    f"route table version {version} would overwrite version {stored.version}; "
                     "another controller is at work"
                 )
 
@@ -110,25 +110,25 @@ class ControlTables(Database):
 
     def _save_swap(self, connection: Connection, doc: Mapping[str, Any], note: str) -> None:
         swap_id, phase = str(doc["swap_id"]), str(doc["phase"])
-        here = swaps.c.swap_id == swap_id
-        before = connection.execute(select(swaps.c.phase).where(here)).scalar()
+        this_swap = swaps.c.swap_id == swap_id
+        previous_phase = connection.execute(select(swaps.c.phase).where(this_swap)).scalar()
         values = {"phase": phase, "open": phase not in TERMINAL, "doc": dumps(doc)}
-        if before is None:
+        if previous_phase is None:
             seq = self._take(connection, "swaps")
             connection.execute(
                 swaps.insert().values(swap_id=swap_id, seq=seq, task=str(doc["task"]), **values)
             )
         else:
-            connection.execute(update(swaps).where(here).values(**values))
-        if before == phase:
+            connection.execute(update(swaps).where(this_swap).values(**values))
+        if previous_phase == phase:
             return
-        last = connection.execute(
+        last_seq = connection.execute(
             select(func.max(journal.c.seq)).where(journal.c.swap_id == swap_id)
         ).scalar()
         connection.execute(
             journal.insert().values(
                 swap_id=swap_id,
-                seq=(last or 0) + 1,
+                seq=(last_seq or 0) + 1,
                 phase=phase,
                 at_s=float(doc.get("updated_at_s") or doc.get("requested_at_s") or 0),
                 note=(note or str(doc.get("error") or ""))[:NOTE_CHARS],

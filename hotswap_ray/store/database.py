@@ -136,7 +136,7 @@ class Database:
             try:
                 yield connection
             except BaseException:
-                self._rolled_back()
+                self._on_rollback()
                 raise
             finally:
                 self._local.connection = None
@@ -148,12 +148,12 @@ class Database:
         if current is not None:
             yield current
             return
-        # A database in memory has one connection, so that readers wait for writers there.
-        waits = self._lock if self._in_memory else nullcontext()
-        with waits, self._errors(), self._engine.connect() as connection:
+        # A database in memory has one connection, so its readers wait for its writers.
+        lock = self._lock if self._in_memory else nullcontext()
+        with lock, self._errors(), self._engine.connect() as connection:
             yield connection.execution_options(hotswap_read=True)
 
-    def _rolled_back(self) -> None:
+    def _on_rollback(self) -> None:
         """Forget what a failed transaction had put into caches."""
 
     def _insert(self, table: Table) -> Any:
@@ -166,7 +166,7 @@ class Database:
         changed = {key: value for key, value in values.items() if key not in keys}
         connection.execute(statement.on_conflict_do_update(index_elements=keys, set_=changed))
 
-    def _wrote(self, connection: Connection, statement: Any) -> bool:
+    def _inserts(self, connection: Connection, statement: Any) -> bool:
         """Run an INSERT ... ON CONFLICT; whether a row was written."""
         # The row count of such a statement is not the same on both databases.
         return connection.execute(statement.returning(literal(1))).first() is not None
@@ -206,16 +206,16 @@ class Database:
         """Bring the schema to the newest revision; safe when many open at once."""
         scripts = ScriptDirectory(str(MIGRATIONS))
         head = scripts.get_current_head()
-        # Looked at without a lock first: opening a current store never waits for a writer.
+        # Read without a lock first, so that opening a current store never waits for a writer.
         with self._reading() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
-        if found == head:
+            revision = MigrationContext.configure(connection).get_current_revision()
+        if revision == head:
             return
-        if found is not None and found not in {
+        if revision is not None and revision not in {
             script.revision for script in scripts.walk_revisions()
         }:
             raise StoreError(
-                f"the store {self.where} was written by a newer hotswap (revision {found}); "
+                f"the store {self.where} was written by a newer hotswap (revision {revision}); "
                 "upgrade hotswap_ray"
             )
         with self.transaction() as connection:
@@ -243,7 +243,7 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
     cursor.execute(f"PRAGMA busy_timeout={int(BUSY_TIMEOUT_S * 1000)}")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
-    # Request ids hit the index at random: room for its pages, and fewer rewrites of them.
+    # Request ids hit the index at random, so its pages need room and fewer rewrites.
     cursor.execute("PRAGMA cache_size=-32000")
     cursor.execute("PRAGMA wal_autocheckpoint=4000")
     cursor.close()

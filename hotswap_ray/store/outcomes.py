@@ -90,11 +90,13 @@ class OutcomeLog(Database):
         ids: Sequence[int],
         key: Callable[[str], bytes] = digest,
     ) -> int:
-        number = self._number(connection, {n for o in batch for n in (o.task, o.model, o.decision)})
+        name_ids = self._number(
+            connection, {n for o in batch for n in (o.task, o.model, o.decision)}
+        )
         rows = [
             (
-                row_id, key(o.request_id), number[o.task], number[o.model], o.generation,
-                number[o.decision], o.at_s, o.success, o.latency_ms, o.ttft_ms,
+                row_id, key(o.request_id), name_ids[o.task], name_ids[o.model], o.generation,
+                name_ids[o.decision], o.at_s, o.success, o.latency_ms, o.ttft_ms,
                 o.tokens_in, o.tokens_out, o.memory_bytes, o.quality, o.format_ok,
             )
             for row_id, o in zip(ids, batch, strict=True)
@@ -112,7 +114,7 @@ class OutcomeLog(Database):
     def _new_batch(self, connection: Connection, batch_id: str) -> bool:
         number = self._take(connection, "batches")
         statement = self._insert(batches).values(id=number, batch=digest(batch_id))
-        if not self._wrote(connection, statement.on_conflict_do_nothing()):
+        if not self._inserts(connection, statement.on_conflict_do_nothing()):
             return False
         if number % 1000 == 0:
             connection.execute(batches.delete().where(batches.c.id <= number - KEPT_BATCHES))
@@ -175,23 +177,23 @@ class OutcomeLog(Database):
             Conflict: The request was scored already under another key.
         """
         with self.transaction() as connection:
-            found = self.find_request(request_id)
-            if found is None:
+            stored = self.find_request(request_id)
+            if stored is None:
                 raise NotFound(f"no outcome of request {request_id!r} is known")
             key = digest(idempotency_key)
-            if found.idempotency is None:
+            if stored.idempotency is None:
                 connection.execute(
                     feedback.insert().values(
                         id=self._take(connection, SEQUENCE),
-                        outcome_id=found.outcome_id,
+                        outcome_id=stored.outcome_id,
                         idempotency=key,
                         score=score,
                         comment=comment and comment.replace("\0", "")[:1000],
                     )
                 )
-            elif bytes(found.idempotency) != key:
+            elif bytes(stored.idempotency) != key:
                 raise Conflict(f"request {request_id!r} was scored already")
-            return found.task, found.model
+            return stored.task, stored.model
 
     def outcomes_after(self, after_id: int) -> Iterator[tuple[int, Outcome | Score]]:
         """Outcomes and scores with a higher id, in the order in which they became durable."""
@@ -238,15 +240,15 @@ class OutcomeLog(Database):
         )
         with self._reading() as connection:
             name = self._names(connection)
-            number = {text: key for key, text in name.items()}
+            name_ids = {text: key for key, text in name.items()}
             for column, value in ((outcomes.c.task, task), (outcomes.c.model, model)):
                 if value is not None:
-                    query = query.where(column == number.get(value, -1))
+                    query = query.where(column == name_ids.get(value, -1))
             if since_s is not None:
                 query = query.where(outcomes.c.at_s >= since_s)
-            found = connection.execute(query).all()
-        frame = pd.DataFrame([row_values(row, name) for row in reversed(found)], columns=COLUMNS)
-        scores = pd.Series([row.score for row in reversed(found)], dtype="float64")
+            rows = connection.execute(query).all()
+        frame = pd.DataFrame([row_values(row, name) for row in reversed(rows)], columns=COLUMNS)
+        scores = pd.Series([row.score for row in reversed(rows)], dtype="float64")
         frame["quality"] = scores.fillna(frame["quality"].astype("float64"))
         return frame
 
@@ -259,20 +261,20 @@ class OutcomeLog(Database):
             How many outcomes were deleted. Evidence is not changed.
         """
         with self.transaction() as connection:
-            mark = self._counter(connection, WATERMARK)
-            first = select(outcomes.c.id, outcomes.c.at_s).where(outcomes.c.id <= mark)
-            head = first.order_by(outcomes.c.id).limit(PRUNED_AT_ONCE).subquery()
+            watermark = self._counter(connection, WATERMARK)
+            in_evidence = select(outcomes.c.id, outcomes.c.at_s).where(outcomes.c.id <= watermark)
+            head = in_evidence.order_by(outcomes.c.id).limit(PRUNED_AT_ONCE).subquery()
             old = select(head.c.id).where(head.c.at_s < older_than_s)
             for log in (events, decisions):
                 connection.execute(log.delete().where(log.c.at_s < older_than_s))
             # A score that is not folded in yet needs its outcome to know task and model.
-            needed = select(feedback.c.outcome_id).where(feedback.c.id > mark)
+            needed = select(feedback.c.outcome_id).where(feedback.c.id > watermark)
             old = old.where(head.c.id.not_in(needed))
             connection.execute(feedback.delete().where(feedback.c.outcome_id.in_(old)))
             return int(connection.execute(outcomes.delete().where(outcomes.c.id.in_(old))).rowcount)
 
-    def _number(self, connection: Connection, wanted: set[str]) -> dict[str, int]:
-        missing = sorted(str(name) for name in wanted - self._ids.keys())
+    def _number(self, connection: Connection, wanted_names: set[str]) -> dict[str, int]:
+        missing = sorted(str(name) for name in wanted_names - self._ids.keys())
         if missing:
             statement = self._insert(names).on_conflict_do_nothing(index_elements=["name"])
             connection.execute(statement, [{"name": name} for name in missing])
@@ -283,7 +285,7 @@ class OutcomeLog(Database):
     def _names(self, connection: Connection) -> dict[int, str]:
         return {row[0]: row[1] for row in connection.execute(select(names.c.id, names.c.name))}
 
-    def _rolled_back(self) -> None:
+    def _on_rollback(self) -> None:
         self._ids.clear()
 
     def set_watermark(self, value: int) -> None:

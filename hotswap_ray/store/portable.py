@@ -36,16 +36,16 @@ class PortableLearnings(LearningTables):
 
     def origin(self) -> str:
         """A random name of this store, given once; tells one export from another."""
-        own = select(imports.c.origin).where(imports.c.task == "", imports.c.model == "")
-        own = own.order_by(imports.c.origin).limit(1)
+        query = select(imports.c.origin).where(imports.c.task == "", imports.c.model == "")
+        query = query.order_by(imports.c.origin).limit(1)
         with self._reading() as connection:
-            found = connection.execute(own).scalar()
-        if found is None:
+            origin = connection.execute(query).scalar()
+        if origin is None:
             with self.transaction() as connection:
                 statement = self._insert(imports).values(origin=uuid4().hex, task="", model="")
                 connection.execute(statement)
-                found = connection.execute(own).scalar_one()
-        return str(found)
+                origin = connection.execute(query).scalar_one()
+        return str(origin)
 
     def export_lines(self, with_outcomes: bool = True) -> Iterator[str]:
         """Everything learned, one JSON object a line with ``kind`` and ``schema``.
@@ -101,7 +101,9 @@ class PortableLearnings(LearningTables):
         counts: Counter[str] = Counter(knowledge=0, evidence=0, outcome=0, skipped=0)
         history: list[Outcome] = []
         with self.transaction() as connection:
-            known = {task: TaskKnowledge.from_doc(d) for task, d in self.load_knowledge().items()}
+            knowledge = {
+                task: TaskKnowledge.from_doc(d) for task, d in self.load_knowledge().items()
+            }
             cells, changed = self.current_evidence()
             # What is not folded in yet must be, or replay would add it to merged cells twice.
             self.save_evidence([cells[k].to_doc() for k in changed], self.last_outcome_id())
@@ -112,7 +114,7 @@ class PortableLearnings(LearningTables):
                     item = _parse(text)
                     kind, doc = item["kind"], item["doc"]
                     if kind == "knowledge":
-                        new = self._import_knowledge(TaskKnowledge.from_doc(doc), known)
+                        new = self._import_knowledge(TaskKnowledge.from_doc(doc), knowledge)
                     elif kind == "evidence":
                         cell = Evidence.from_doc(doc)
                         new = self._import_evidence(connection, item["origin"], cell, cells)
@@ -131,33 +133,35 @@ class PortableLearnings(LearningTables):
                 counts["skipped"] += len(chunk) - new_rows
         return dict(counts)
 
-    def _import_knowledge(self, given: TaskKnowledge, known: dict[str, TaskKnowledge]) -> bool:
-        before = known.get(given.task)
-        after = given if before is None else before.merge(given)
-        if after == before:
+    def _import_knowledge(
+        self, imported: TaskKnowledge, knowledge: dict[str, TaskKnowledge]
+    ) -> bool:
+        stored = knowledge.get(imported.task)
+        merged = imported if stored is None else stored.merge(imported)
+        if merged == stored:
             return False
-        known[given.task] = after
-        self.save_knowledge(given.task, after.to_doc())
+        knowledge[imported.task] = merged
+        self.save_knowledge(imported.task, merged.to_doc())
         return True
 
     def _import_evidence(
         self,
         connection: Connection,
         origin: str,
-        given: Evidence,
+        imported: Evidence,
         cells: dict[tuple[str, str], Evidence],
     ) -> bool:
-        key = (given.task, given.model)
-        own = origin == self.origin()
-        mark = self._insert(imports).values(origin=origin, task=key[0], model=key[1])
-        if not self._wrote(connection, mark.on_conflict_do_nothing()):
+        key = (imported.task, imported.model)
+        is_own = origin == self.origin()
+        statement = self._insert(imports).values(origin=origin, task=key[0], model=key[1])
+        if not self._inserts(connection, statement.on_conflict_do_nothing()):
             return False
-        if key in cells and own:
+        if key in cells and is_own:
             return False
         if key in cells:
-            cells[key].merge(given)
+            cells[key].merge(imported)
         else:
-            cells[key] = given
+            cells[key] = imported
         self.save_evidence([cells[key].to_doc()])
         return True
 
