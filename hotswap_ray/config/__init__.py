@@ -140,13 +140,13 @@ class StoreConfig(Strict):
 
     @field_validator("url")
     @classmethod
-    def _known(cls, url: str) -> str:
-        scheme, found, rest = url.partition("://")
-        if not found or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
+    def _resolved(cls, url: str) -> str:
+        scheme, separator, location = url.partition("://")
+        if not separator or scheme.partition("+")[0] not in ("sqlite", "postgresql"):
             raise ValueError(
                 "expected sqlite:///PATH or postgresql+psycopg://USER:PASSWORD@HOST/NAME"
             )
-        path = rest.removeprefix("/")
+        path = location.removeprefix("/")
         if not scheme.startswith("sqlite") or path in ("", ":memory:"):
             return url
         # Actors run in other directories than the caller.
@@ -212,8 +212,10 @@ class Config(Strict):
     @model_validator(mode="after")
     def _referenced(self) -> Config:
         data = self.model_dump(include={"models", "tasks", "schedules", "default_task"})
-        if found := list(references(data)):
-            text = "; ".join(f"{config_yaml.dotted(path)}: {text}" for path, text in found)
+        if problems := list(references(data)):
+            text = "; ".join(
+                f"{config_yaml.dotted(path)}: {sentence}" for path, sentence in problems
+            )
             raise PydanticCustomError("references", "{text}", {"text": text})
         for task in self.tasks.values():
             task.autoswap_with(self.autoswap)  # raises where the two do not fit together
@@ -243,7 +245,7 @@ def load(path: Path, env: Mapping[str, str] | None = None) -> Config:
 
 
 def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = None) -> Config:
-    """As ``load``, from a text; ``name`` stands for the file in messages."""
+    """Check a configuration that is given as text, as ``load`` does; messages name it ``name``."""
     document = config_yaml.parse(text, os.environ if env is None else env)
     data, config = document.data, None
     if not isinstance(data, dict):
@@ -257,9 +259,10 @@ def loads(text: str, *, name: str = "<config>", env: Mapping[str, str] | None = 
         try:
             config = Config.model_validate(data)
         except ValidationError as error:
-            known = {problem.where for problem in document.problems}
+            reported = {problem.where for problem in document.problems}
             for path, sentence in explain(error, Config):
-                if config_yaml.dotted(path) not in known:  # an unset variable is no integer
+                # An unset variable is reported once, and not again as "no integer".
+                if config_yaml.dotted(path) not in reported:
                     document.add(path, sentence)
     if document.problems or config is None:
         lines = (problem.render(name) for problem in sorted(set(document.problems)))

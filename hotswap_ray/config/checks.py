@@ -39,8 +39,8 @@ def references(data: Mapping[str, Any]) -> Iterator[Located]:
         for role, name in names.items():
             if isinstance(name, str) and name not in models:
                 yield ("tasks", key, role), f"no model {name!r}{did_you_mean(name, models)}"
-        tried = mapping(mapping(task).get("autoswap")).get("candidates")
-        for name in tried if isinstance(tried, list) else ():
+        candidates = mapping(mapping(task).get("autoswap")).get("candidates")
+        for name in candidates if isinstance(candidates, list) else ():
             if isinstance(name, str) and name not in models:
                 yield (
                     ("tasks", key, "autoswap", "candidates"),
@@ -50,12 +50,12 @@ def references(data: Mapping[str, Any]) -> Iterator[Located]:
             yield ("tasks", key, "fallback"), "is the task's own model; name another"
     for key, schedule in schedules.items():
         for number, swap in enumerate(_items(mapping(schedule).get("swaps"))):
-            for kind, there in (("task", tasks), ("model", models)):
+            for kind, declared in (("task", tasks), ("model", models)):
                 name = mapping(swap).get(kind)
-                if isinstance(name, str) and name not in there:
+                if isinstance(name, str) and name not in declared:
                     yield (
                         ("schedules", key, "swaps", number, kind),
-                        f"no {kind} {name!r}{did_you_mean(name, there)}",
+                        f"no {kind} {name!r}{did_you_mean(name, declared)}",
                     )
     default = data.get("default_task")
     if isinstance(default, str) and default and default not in tasks:
@@ -84,14 +84,14 @@ def checker_problems(data: Mapping[str, Any]) -> Iterator[Located]:
     """Checks of kind ``callable`` whose function cannot be found."""
     for key, task in mapping(data.get("tasks")).items():
         checks, golden = mapping(task).get("checks"), mapping(task).get("golden")
-        written: list[tuple[config_yaml.Path, Any]] = [
-            *((("checks", i), one) for i, one in enumerate(_items(checks))),
+        located: list[tuple[config_yaml.Path, Any]] = [
+            *((("checks", i), entry) for i, entry in enumerate(_items(checks))),
             *(
-                (("golden", i, "check"), mapping(one).get("check"))
-                for i, one in enumerate(_items(golden))
+                (("golden", i, "check"), mapping(entry).get("check"))
+                for i, entry in enumerate(_items(golden))
             ),
         ]
-        for path, check in written:
+        for path, check in located:
             name = mapping(check).get("value")
             if mapping(check).get("kind") != "callable" or not isinstance(name, str):
                 continue  # the schema reports it
@@ -102,14 +102,14 @@ def checker_problems(data: Mapping[str, Any]) -> Iterator[Located]:
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> Iterator[Located]:
-    """Pydantic's findings in our words; values are left out because they may be secret."""
+    """Pydantic's errors as our sentences; values are left out because they may be secret."""
     for item in error.errors(include_input=False, include_url=False):
-        if item["type"] != "references":  # found before, with their lines
+        if item["type"] != "references":  # `references` has reported them, with their lines
             yield item["loc"], _sentence(item, root)
 
 
 def problems(error: ValidationError, root: type[BaseModel]) -> str:
-    """Pydantic's findings as one sentence that names each field."""
+    """Pydantic's errors as one sentence that names each field."""
     return "; ".join(
         f"{config_yaml.dotted(path)}: {text}" if path else text
         for path, text in explain(error, root)
@@ -132,9 +132,9 @@ def _sentence(item: ErrorDetails, root: type[BaseModel]) -> str:
     path = item["loc"]
     match item["type"]:
         case "extra_forbidden":
-            known = config_docs.known_keys(root, path[:-1])
+            keys = config_docs.known_keys(root, path[:-1])
             return "unknown key" + (
-                did_you_mean(str(path[-1]), known) or f"; known: {', '.join(known)}"
+                did_you_mean(str(path[-1]), keys) or f"; known: {', '.join(keys)}"
             )
         case "missing":
             return "missing; it is required"

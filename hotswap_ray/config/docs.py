@@ -62,7 +62,7 @@ def describe(model: type[BaseModel], prefix: str = "") -> list[Option]:
 
 @cache
 def _schema(model: type[BaseModel]) -> Schema:
-    """Made once: a file with many unknown keys asks again and again."""
+    """The JSON schema, cached because each unknown key of a file needs it again."""
     return model.model_json_schema()
 
 
@@ -89,12 +89,12 @@ def _describe(section: Schema, parts: Schema, prefix: str) -> Iterator[Option]:
 def known_keys(model: type[BaseModel], path: Sequence[str | int]) -> list[str]:
     """Keys that may stand at ``path`` below ``model``; none when that is no section."""
     section: Schema | None = _schema(model)
-    parts, rest = _schema(model).get("$defs", {}), list(path)
-    while rest and section:
-        stated = section["properties"].get(str(rest.pop(0)), {})
+    parts, steps = _schema(model).get("$defs", {}), list(path)
+    while steps and section:
+        stated = section["properties"].get(str(steps.pop(0)), {})
         section, suffix = _inner(_whole(stated, parts), parts)
-        if suffix and rest:
-            rest.pop(0)
+        if suffix and steps:
+            steps.pop(0)
     return sorted(section["properties"]) if section else []
 
 
@@ -150,7 +150,7 @@ def _unit(name: str, schema: Schema) -> str:
         return ""
     if name.startswith("usd_"):
         return ", US dollars"
-    return next((f", {unit}" for end, unit in _UNITS.items() if name.endswith(end)), "")
+    return next((f", {unit}" for suffix, unit in _UNITS.items() if name.endswith(suffix)), "")
 
 
 def _default(schema: Schema) -> str:

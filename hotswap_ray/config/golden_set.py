@@ -44,7 +44,7 @@ def read_golden_set(path: Path) -> tuple[GoldenPrompt, ...]:
 
 
 def parse_golden_set(text: str, name: str) -> tuple[GoldenPrompt, ...]:
-    r"""As ``read_golden_set``, from a text.
+    r"""The prompts of a text, checked as ``read_golden_set`` does.
 
     Args:
         text: The content.
@@ -56,11 +56,11 @@ def parse_golden_set(text: str, name: str) -> tuple[GoldenPrompt, ...]:
     """
     is_lines = name.endswith(JSON_LINES)
     document = _json_lines(text) if is_lines else config_yaml.parse(text, None)
-    found: list[GoldenPrompt] = []
+    prompts: list[GoldenPrompt] = []
     if isinstance(document.data, list) and document.data:
         for number, entry in enumerate(document.data):
             try:
-                found.append(GoldenPrompt.model_validate(entry))
+                prompts.append(GoldenPrompt.model_validate(entry))
             except ValidationError as error:
                 for path, sentence in explain(error, GoldenPrompt):
                     document.add((number, *path), sentence)
@@ -68,7 +68,7 @@ def parse_golden_set(text: str, name: str) -> tuple[GoldenPrompt, ...]:
         document.add((), "expected a list of prompts with at least one entry")
     if document.problems:
         raise ConfigError("\n".join(problem.render(name) for problem in sorted(document.problems)))
-    return tuple(found)
+    return tuple(prompts)
 
 
 def golden_prompts(task: TaskSpec) -> dict[str, GoldenPrompt]:
@@ -77,8 +77,8 @@ def golden_prompts(task: TaskSpec) -> dict[str, GoldenPrompt]:
     Raises:
         ConfigError: The file cannot be read or used.
     """
-    more = read_golden_set(Path(task.golden_file)) if task.golden_file else ()
-    return keyed(task.id, (*task.golden, *more))
+    from_file = read_golden_set(Path(task.golden_file)) if task.golden_file else ()
+    return keyed(task.id, (*task.golden, *from_file))
 
 
 def given_prompts(task: str, docs: Iterable[Any]) -> dict[str, GoldenPrompt]:
@@ -87,24 +87,24 @@ def given_prompts(task: str, docs: Iterable[Any]) -> dict[str, GoldenPrompt]:
     Raises:
         InvalidRequest: One is malformed.
     """
-    found = []
+    prompts = []
     for number, doc in enumerate(docs):
         try:
-            found.append(GoldenPrompt.model_validate(doc))
+            prompts.append(GoldenPrompt.model_validate(doc))
         except ValidationError as error:
             path, sentence = next(explain(error, GoldenPrompt))
             raise InvalidRequest(f"{dotted(('prompts', number, *path))}: {sentence}") from None
-    if not found:
+    if not prompts:
         raise InvalidRequest("prompts is empty")
-    return keyed(task, found)
+    return keyed(task, prompts)
 
 
 def keyed(task: str, prompts: Iterable[GoldenPrompt]) -> dict[str, GoldenPrompt]:
     """Prompts by ``golden_key``; of equal ones the first."""
-    found: dict[str, GoldenPrompt] = {}
+    by_key: dict[str, GoldenPrompt] = {}
     for prompt in prompts:
-        found.setdefault(golden_key(task, prompt), prompt)
-    return found
+        by_key.setdefault(golden_key(task, prompt), prompt)
+    return by_key
 
 
 def golden_key(task: str, prompt: GoldenPrompt) -> str:
@@ -114,8 +114,8 @@ def golden_key(task: str, prompt: GoldenPrompt) -> str:
 
     Example:
         >>> from hotswap_ray.core.spec.golden import GoldenPrompt
-        >>> one, heavier = GoldenPrompt(prompt="2+2="), GoldenPrompt(prompt="2+2=", weight=5)
-        >>> golden_key("sums", one) == golden_key("sums", heavier) != golden_key("maths", one)
+        >>> light, heavy = GoldenPrompt(prompt="2+2="), GoldenPrompt(prompt="2+2=", weight=5)
+        >>> golden_key("sums", light) == golden_key("sums", heavy) != golden_key("maths", light)
         True
     """
     doc = [task, prompt.model_dump(mode="json", exclude={"weight"})]

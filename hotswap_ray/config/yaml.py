@@ -157,11 +157,11 @@ class _Reader:
         # Aliases make a small file a huge or an endless tree.
         if id(node) in parents or len(self.document.lines) > MAX_NODES:
             raise yaml.MarkedYAMLError(problem="too many aliases", problem_mark=node.start_mark)
-        inside = (*parents, id(node))
+        ancestors = (*parents, id(node))
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, inside)
+            return self._mapping(node, path, ancestors)
         if isinstance(node, yaml.SequenceNode):
-            return [self.value(item, (*path, i), inside) for i, item in enumerate(node.value)]
+            return [self.value(item, (*path, i), ancestors) for i, item in enumerate(node.value)]
         # A replaced value stays text: a key of digits must not become a number, and fields
         # that are numbers read text anyway.
         try:
@@ -182,21 +182,21 @@ class _Reader:
     def _mapping(
         self, node: yaml.MappingNode, path: Path, parents: tuple[int, ...]
     ) -> dict[str, Any]:
-        seen: dict[str, int] = {}
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise yaml.MarkedYAMLError(
                     problem="a key must be text", problem_mark=key.start_mark
                 )
             line = key.start_mark.line + 1
-            if key.value in seen:
-                first = seen[key.value]
+            if key.value in lines:
+                first = lines[key.value]
                 self.document.add((*path, key.value), f"duplicate key, first on line {first}", line)
-            seen.setdefault(key.value, line)
+            lines.setdefault(key.value, line)
         self.loader.flatten_mapping(node)
         result: dict[str, Any] = {}
         for key, child in node.value:
-            here = (*path, key.value)
-            self.document.lines[here] = key.start_mark.line + 1
-            result[key.value] = self.value(child, here, parents)
+            child_path = (*path, key.value)
+            self.document.lines[child_path] = key.start_mark.line + 1
+            result[key.value] = self.value(child, child_path, parents)
         return result
