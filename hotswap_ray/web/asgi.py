@@ -31,7 +31,7 @@ def header(scope: Scope, name: bytes) -> str | None:
 
 
 async def read_json(receive: Receive, max_bytes: int, *, optional: bool = False) -> dict[str, Any]:
-    """The body of a request; ``optional``: none at all is an empty object.
+    """The body of a request; with ``optional`` a missing one is an empty object.
 
     Raises:
         TooLarge: Longer than ``max_bytes``.
@@ -67,8 +67,8 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
     if not keys:
         return
     scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
-    given = token.encode("latin-1") if scheme.lower() == "bearer" else b""
-    if not any(hmac.compare_digest(given, key.get_secret_value().encode()) for key in keys):
+    sent = token.encode("latin-1") if scheme.lower() == "bearer" else b""
+    if not any(hmac.compare_digest(sent, key.get_secret_value().encode()) for key in keys):
         raise Unauthorized("missing or wrong bearer token in the Authorization header")
 
 

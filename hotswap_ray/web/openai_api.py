@@ -112,8 +112,8 @@ class OpenAIApi:
 
     async def _get(self, scope: Scope, path: str, send: Send) -> None:
         table = self._router.table
-        known = path in ("/healthz", "/readyz") or path.startswith("/v1/models")
-        if known and scope["method"] not in ("GET", "HEAD"):
+        takes_get = path in ("/healthz", "/readyz") or path.startswith("/v1/models")
+        if takes_get and scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path} takes GET, not {scope['method']}")
         if path == "/healthz":
             await send_json(send, 200, {"status": "ok"})
@@ -173,9 +173,14 @@ class OpenAIApi:
         stream, options = body.get("stream"), body.get("stream_options")
         if not isinstance(stream, bool | None) or not isinstance(options, dict | None):
             raise InvalidRequest("stream must be true or false and stream_options an object")
-        named = header(scope, b"x-hotswap-task")
         call = Call(
-            request_id, endpoint, body, model, named, task, conversation=conversation(scope, body)
+            request_id,
+            endpoint,
+            body,
+            model,
+            header(scope, b"x-hotswap-task"),
+            task,
+            conversation=conversation(scope, body),
         )
         if not stream:
             assignment, answer = await self._router.generate(call)
@@ -190,7 +195,7 @@ class OpenAIApi:
                     if isinstance(item, bytes):
                         await send(_part(item))
             except HotswapError as error:
-                # The status is gone; without [DONE] a client knows that this is not the end.
+                # The status was sent already; the missing [DONE] says that the answer is cut off.
                 await send(_part(b"data: " + error_body(error) + b"\n\n"))
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
@@ -218,7 +223,7 @@ class OpenAIApi:
 
 
 def conversation(scope: Scope, body: Mapping[str, Any]) -> str | None:
-    """What a conversation keeps in all its requests: a session header, else OpenAI's ``user``."""
+    """The conversation's id: its session header, else OpenAI's ``user``."""
     for name in (b"x-session-id", b"x-conversation-id"):
         if key := header(scope, name):
             return key
@@ -227,7 +232,7 @@ def conversation(scope: Scope, body: Mapping[str, Any]) -> str | None:
 
 
 def caller(scope: Scope) -> str:
-    """A name for whoever holds the bearer token, which does not tell the token."""
+    """A name for the holder of the bearer token, from which nobody can learn the token."""
     token = header(scope, b"authorization") or ""
     return hashlib.blake2b(token.encode("latin-1"), digest_size=6).hexdigest()
 

@@ -37,7 +37,7 @@ class ABTests:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/tasks/{task}/ab-test", self._begin, methods=["POST"]),
             Route("/ab-tests", self._ab_tests),
@@ -59,7 +59,7 @@ class ABTests:
         return Answer(await quick(report, wait_s))
 
     async def _stop(self, request: Request) -> Answer:
-        wish, if_match = parsed(StopRequest, request), request.headers.get("if-match")
+        body, if_match = parsed(StopRequest, request), request.headers.get("if-match")
         test_id = request.path_params["test_id"]
-        stop = self._controller.stop_ab_test(test_id, wish.promote, "admin", if_match)
+        stop = self._controller.stop_ab_test(test_id, body.promote, "admin", if_match)
         return Answer(await quick(stop))

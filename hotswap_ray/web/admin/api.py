@@ -49,8 +49,8 @@ class AdminApi:
         """
         authorize(scope, (self._config.admin_token,) if self._config.admin_token else ())
         path = scope["path"].removeprefix("/admin").strip("/")
-        asked = {**scope, "path": f"/{path}", "state": {}}
-        methods = self._methods(asked)
+        inner_scope = {**scope, "path": f"/{path}", "state": {}}
+        methods = self._methods(inner_scope)
         if not methods:
             raise NotFound(f"no /admin/{path}; GET /admin/status is where to begin")
         if scope["method"] not in methods:
@@ -59,16 +59,17 @@ class AdminApi:
             return
         if scope["method"] in ("POST", "PUT"):
             body = await read_json(receive, self._config.max_body_bytes, optional=True)
-            asked["state"] = {"body": body}
+            inner_scope["state"] = {"body": body}
         try:
-            await self._router(asked, receive, send)
+            await self._router(inner_scope, receive, send)
         except TimeoutError:
             raise EngineUnavailable("the controller did not answer in time", 5.0) from None
 
     def _methods(self, scope: Scope) -> list[str]:
-        """What the path takes. Starlette would name the methods of its first route only.
+        """The methods that a path takes; Starlette would name those of its first route only.
 
-        It adds ``HEAD`` to each ``GET``, which is refused: that of the events never ended.
+        Starlette adds ``HEAD`` to each ``GET``. It is refused here, because a ``HEAD`` of the
+        events would never end.
         """
         fitting = [route for route in self._routes if route.matches(scope)[0] is not Match.NONE]
         return [method for route in fitting for method in (route.methods or set()) - {"HEAD"}]

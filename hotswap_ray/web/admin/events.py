@@ -25,7 +25,7 @@ class EventStream(StreamingResponse):
     """An answer that ends when its frames do.
 
     Starlette's own call also waits for the client to leave, and then breaks off in the middle
-    of a question to the controller. The frames look for themselves whether it has left.
+    of a call to the controller. The generator of the frames checks itself whether the client left.
     """
 
     media_type = "text/event-stream"
@@ -46,7 +46,7 @@ class Events:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where it is listened to."""
+        """The path of the stream."""
         return [Route("/events", self._events)]
 
     async def _events(self, request: Request) -> EventStream:
@@ -64,7 +64,7 @@ class Events:
     async def _frames(
         self, request: Request, after_id: int, kinds: list[str], swap_id: str | None
     ) -> AsyncIterator[bytes]:
-        said_s = float("-inf")  # a first byte at once, so that the client sees it is connected
+        sent_s = float("-inf")  # a first byte at once, so that the client sees it is connected
         while not await request.is_disconnected():
             parts, pause_s = [], POLL_S
             try:
@@ -73,11 +73,12 @@ class Events:
                     if is_wanted(event, kinds, swap_id):
                         parts.append(_frame(event))
             except (HotswapError, TimeoutError):
-                await asyncio.sleep(1)  # it is being restarted; the heartbeat goes on
-            if not parts and time.monotonic() - said_s >= HEARTBEAT_S:
+                # The controller is being restarted; heartbeats keep the connection meanwhile.
+                await asyncio.sleep(1)
+            if not parts and time.monotonic() - sent_s >= HEARTBEAT_S:
                 parts.append(b": still here\n\n")
             if parts:
-                said_s = time.monotonic()
+                sent_s = time.monotonic()
                 yield b"".join(parts)
             await asyncio.sleep(pause_s)
 

@@ -22,7 +22,7 @@ Number = TypeVar("Number", int, float)
 
 
 class Answer(JSONResponse):
-    """What the controller says; the etag of a swap or a test is a header too."""
+    """The controller's answer as JSON; the etag of a swap or a test is a header too."""
 
     def __init__(self, content: Any) -> None:
         tagged = isinstance(content, dict) and "etag" in content
@@ -34,7 +34,7 @@ class Answer(JSONResponse):
 
 
 async def quick(call: Awaitable[Any], more_s: float = 0.0) -> Any:
-    """What the controller answers, within 30 s and what the caller gives it on top."""
+    """The controller's answer, within 30 s plus ``more_s``; raises ``TimeoutError`` after that."""
     async with asyncio.timeout(QUICK_S + more_s):
         return await call
 

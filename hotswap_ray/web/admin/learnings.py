@@ -24,7 +24,7 @@ class Learnings:
         self._learning = learning
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/tasks/{task}/learnings", self._learnings),
             Route("/tasks/{task}/autoswap", self._autoswap, methods=["POST"]),

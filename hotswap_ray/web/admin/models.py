@@ -23,7 +23,7 @@ class Models:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/models", self._models),
             Route("/models/{model}/probes", self._probes),

@@ -22,7 +22,7 @@ class Schedules:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/schedules", self._schedules),
             Route("/schedules/dry-run", self._dry_run),

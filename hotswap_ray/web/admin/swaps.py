@@ -70,7 +70,7 @@ class Swaps:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/swaps", self._swaps),
             Route("/swaps/{swap_id}", self._record),
@@ -92,31 +92,31 @@ class Swaps:
         return Answer({**record, "journal": await quick(self._controller.journal(swap_id))})
 
     async def _swap(self, request: Request) -> Answer:
-        wish = parsed(SwapRequest, request)
-        options = wish.model_dump(include={"bake_s", "strategy", "compatibility", "canary"})
+        body = parsed(SwapRequest, request)
+        options = body.model_dump(include={"bake_s", "strategy", "compatibility", "canary"})
         options |= {"requested_by": "admin", **_condition(request)}
         task = request.path_params["task"]
-        ask = partial(self._controller.swap, task, wish.model, wish.swap_id, **options)
-        if wish.dry_run:
+        ask = partial(self._controller.swap, task, body.model, body.swap_id, **options)
+        if body.dry_run:
             return Answer(await quick(ask(dry_run=True)))
-        return await self._waited(await quick(ask()), wish.wait_s, wish.until)
+        return await self._waited(await quick(ask()), body.wait_s, body.until)
 
     async def _rollback(self, request: Request) -> Answer:
-        wish = parsed(BackRequest, request)
-        options = _condition(request) | ({} if wish.to is None else {"to": wish.to})
+        body = parsed(BackRequest, request)
+        options = _condition(request) | ({} if body.to is None else {"to": body.to})
         task = request.path_params["task"]
-        record = await quick(self._controller.rollback(task, wish.swap_id, **options))
-        return await self._waited(record, wish.wait_s, "switched" if wish.to else "end")
+        record = await quick(self._controller.rollback(task, body.swap_id, **options))
+        return await self._waited(record, body.wait_s, "switched" if body.to else "end")
 
     async def _signal(self, event: str, request: Request) -> Answer:
         swap_id = request.path_params["swap_id"]
         return Answer(await quick(self._controller.signal(swap_id, event, **_condition(request))))
 
     async def _retry(self, request: Request) -> Answer:
-        wish = parsed(RetryRequest, request)
+        body = parsed(RetryRequest, request)
         swap_id = request.path_params["swap_id"]
-        record = await quick(self._controller.retry(swap_id, wish.attempt))
-        return await self._waited(record, wish.wait_s, "switched")
+        record = await quick(self._controller.retry(swap_id, body.attempt))
+        return await self._waited(record, body.wait_s, "switched")
 
     async def _waited(self, record: Any, wait_s: float, until: str) -> Answer:
         if wait_s:

@@ -23,7 +23,7 @@ class Tasks:
         self._controller = controller
 
     def routes(self) -> list[Route]:
-        """Where each question is asked."""
+        """The paths of this part, and what serves each."""
         return [
             Route("/status", self._status),
             Route("/tasks/{task}", self._task),
@@ -39,7 +39,7 @@ class Tasks:
         if task not in status["tasks"]:
             raise NotFound(unknown("task", task, status["tasks"]))
         of_task = {
-            name: [one for one in status[name] if one["task"] == task]
+            name: [row for row in status[name] if row["task"] == task]
             for name in ("open_swaps", "open_ab_tests")
         }
         return Answer({"task": task, **status["tasks"][task], **of_task})
