@@ -53,13 +53,13 @@ class ABTestClient:
             EngineTimeout: It has not ended within ``timeout_s``; it goes on.
         """
         test_id = test_id or f"ab-{uuid.uuid4().hex[:12]}"
-        wanted = {**spec, "variants": list(variants)}
+        full_spec = {**spec, "variants": list(variants)}
         record: dict[str, Any] = self._link.controller(
-            "ab_test", task, wanted, test_id, requested_by
+            "ab_test", task, full_spec, test_id, requested_by
         )
-        return self._at_end(test_id, timeout_s) if wait else record
+        return self._wait_for_end(test_id, timeout_s) if wait else record
 
-    def _at_end(self, test_id: str, timeout_s: float) -> dict[str, Any]:
+    def _wait_for_end(self, test_id: str, timeout_s: float) -> dict[str, Any]:
         deadline = time.monotonic() + timeout_s
         while True:
             slice_s = min(WAIT_SLICE_S, max(0.0, deadline - time.monotonic()))

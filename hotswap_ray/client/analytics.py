@@ -138,8 +138,8 @@ class Analytics:
         Raises:
             NotFound: It is none of the three.
         """
-        found: dict[str, Any] = self._link.controller("explain", subject)
-        return found
+        explanation: dict[str, Any] = self._link.controller("explain", subject)
+        return explanation
 
     def _swaps(self, task: str | None, limit: int) -> list[dict[str, Any]]:
         docs: list[dict[str, Any]] = self._link.controller("swaps", task, limit)
@@ -160,8 +160,8 @@ class Analytics:
         Raises:
             NotFound: Unknown task or model.
         """
-        said: dict[str, Any] = self._link.controller("predict", task, model)
-        return said
+        prediction: dict[str, Any] = self._link.controller("predict", task, model)
+        return prediction
 
     def probe(self, model: str) -> dict[str, Any]:
         """Find out what a loaded model can do by asking it; once per load, then it is known.
@@ -174,8 +174,8 @@ class Analytics:
             NotFound: Unknown model.
             Conflict: It is not loaded.
         """
-        found: dict[str, Any] = self._link.controller("probe", model, timeout_s=LONGEST_S)
-        return found
+        report: dict[str, Any] = self._link.controller("probe", model, timeout_s=LONGEST_S)
+        return report
 
     def calibration(self) -> dict[str, Any]:
         """Predictions of the latest swaps against what they came to.
@@ -184,8 +184,8 @@ class Analytics:
             ``quantities``: per quantity ``n``, the share ``inside`` its interval, ``nominal``,
             ``calibration_error`` and mean absolute ``relative_error``; ``swaps``: one by one.
         """
-        found: dict[str, Any] = self._link.controller("calibration")
-        return found
+        calibration: dict[str, Any] = self._link.controller("calibration")
+        return calibration
 
     def export_replay(self, path: str | Path, limit: int = 1_000_000) -> dict[str, Any]:
         """Write the judged answers as the recorded results that ``replay`` reads.
@@ -215,9 +215,9 @@ class Analytics:
             model: Price(spec["usd_per_million_tokens_in"], spec["usd_per_million_tokens_out"])
             for model, spec in specs.items()
         }
-        made = replay_export.record(frame, self._bench_prompts(list(specs)), prices)
-        replay_export.write(made.frame, path)
-        return made.summary()
+        recording = replay_export.record(frame, self._bench_prompts(list(specs)), prices)
+        replay_export.write(recording.frame, path)
+        return recording.summary()
 
     def _bench_prompts(self, models: list[str]) -> dict[str, str]:
         """Every run's answers to the prompts of the last benchmark; none is known without one."""
@@ -227,13 +227,15 @@ class Analytics:
             keys = {row["key"] for row in self._link.controller("bench_results")}
         except NotFound:
             return {}
-        runs, after_id = set(), 0
+        bench_ids, after_id = set(), 0
         while events := self._link.controller("events", after_id, EVENTS):
-            runs |= {e["doc"]["bench_id"] for e in events if e["kind"] == "benchmark"}
+            bench_ids |= {
+                event["doc"]["bench_id"] for event in events if event["kind"] == "benchmark"
+            }
             after_id = events[-1]["id"]
         return bench_prompts(
-            {"bench_id": run, "key": key, "model": model}
-            for run in runs
+            {"bench_id": bench_id, "key": key, "model": model}
+            for bench_id in bench_ids
             for key in keys
             for model in models
         )
@@ -311,6 +313,6 @@ class Analytics:
 
 
 def _mean(rows: list[Mapping[str, Any]], name: str, weight: str) -> float | None:
-    seen = [(row[name], row[weight]) for row in rows if row[name] is not None]
-    total = sum(count for _, count in seen)
-    return sum(value * count for value, count in seen) / total if total else None
+    pairs = [(row[name], row[weight]) for row in rows if row[name] is not None]
+    total = sum(count for _, count in pairs)
+    return sum(value * count for value, count in pairs) / total if total else None

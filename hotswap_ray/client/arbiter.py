@@ -124,24 +124,24 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
             Overloaded: Too many requests at work.
             EngineError: The model, and its fallback, failed.
         """
-        wish = parse_criteria(criteria)
+        parsed = parse_criteria(criteria)
         body = {"prompt": request} if isinstance(request, str) else dict(request)
         endpoint = _endpoint(body)
         metadata = body.pop("metadata", None) or {}
         if not isinstance(metadata, Mapping):
             raise InvalidRequest("metadata must be an object")
-        task = wish.task_type or metadata.get("task_type") or None
-        choice = self._pick(replace(wish, task_type=task or ""), body)
+        task = parsed.task_type or metadata.get("task_type") or None
+        choice = self._pick(replace(parsed, task_type=task or ""), body)
         started = time.perf_counter()
         prefer = choice.model if choice.reason else None
-        got = self._link.ingress("execute", endpoint, body, task, prefer, timeout_s=timeout_s)
+        response = self._link.ingress("execute", endpoint, body, task, prefer, timeout_s=timeout_s)
         latency_ms = (time.perf_counter() - started) * 1e3
-        usage = got["answer"].get("usage") or {}
+        usage = response["answer"].get("usage") or {}
         reason = choice.reason
-        if got["decision"] == "fallback":
+        if response["decision"] == "fallback":
             reason = "the chosen model failed before its first byte"
         return TaskResult(
-            text=_text(got["answer"]),
+            text=_text(response["answer"]),
             performance={
                 "latency_ms": latency_ms,
                 "tokens_in": usage.get("prompt_tokens", 0),
@@ -149,26 +149,26 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
             },
             swapped=bool(reason),
             swap_details={"reason": reason} if reason else {},
-            **got,
+            **response,
         )
 
-    def _pick(self, wish: Criteria, body: Mapping[str, Any]) -> Pick:
-        if wish == Criteria(wish.task_type) or body.get("model", "auto") != "auto":
+    def _pick(self, criteria: Criteria, body: Mapping[str, Any]) -> Pick:
+        if criteria == Criteria(criteria.task_type) or body.get("model", "auto") != "auto":
             return Pick("", "")  # nothing to choose
         status = self.status()
-        task = wish.task_type or status["default_task"]
+        task = criteria.task_type or status["default_task"]
         if task not in status["tasks"]:
             raise NotFound(unknown("task", task, status["tasks"]))
-        known = self._link.learning("enhance_criteria", replace(wish, task_type=task))
+        limits = self._link.learning("enhance_criteria", replace(criteria, task_type=task))
         # A task's own quality target is a goal for swaps, not a limit of one request.
-        known = replace(known, quality_threshold=wish.quality_threshold)
+        limits = replace(limits, quality_threshold=criteria.quality_threshold)
         ready = {row["model"]: row for row in status["models"] if row["state"] == "ready"}
         loaded = {name: ModelSpec.model_validate(row["spec"]) for name, row in ready.items()}
         rows = self.task_performance_summary(task)["models"]
-        seen = {row["model"]: row for row in rows}
+        evidence = {row["model"]: row for row in rows}
         for name, row in ready.items():
-            seen[name] = {**seen.get(name, {}), "memory_bytes": row["memory_bytes"]}
-        return pick(known, status["tasks"][task]["model"], loaded, seen)
+            evidence[name] = {**evidence.get(name, {}), "memory_bytes": row["memory_bytes"]}
+        return pick(limits, status["tasks"][task]["model"], loaded, evidence)
 
     def feedback(
         self, request_id: str, score: float, key: str | None = None, comment: str | None = None

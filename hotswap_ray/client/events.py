@@ -74,25 +74,25 @@ class Events:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             try:
-                # Asked before the events, so that the last ones are among them.
-                over = swap_id is not None and self._is_over(swap_id, until)
-                found = self._link.controller("events", after_id, PAGE)
+                # This is asked before the events, so that the last events are still read.
+                is_over = swap_id is not None and self._is_over(swap_id, until)
+                events = self._link.controller("events", after_id, PAGE)
             except (EngineUnavailable, StoreError):
                 if deadline is None or time.monotonic() >= deadline:
                     raise
                 time.sleep(AWAY_S)
                 continue
-            for event in found:
+            for event in events:
                 after_id = event["id"]
                 if is_wanted(event, kinds, swap_id):
                     yield event
             if deadline is not None and time.monotonic() >= deadline:
                 return
-            if len(found) == PAGE:
+            if len(events) == PAGE:
                 continue
-            if over:
+            if is_over:
                 return
-            if not found:
+            if not events:
                 time.sleep(poll_s)
 
     def _is_over(self, swap_id: str, until: str | None) -> bool:

@@ -53,7 +53,7 @@ class ClusterLink:
         self._thread.start()
 
     def controller(self, method: str, *args: Any, timeout_s: float = 60, **kwargs: Any) -> Any:
-        """Call the controller; again while it is being restarted.
+        """Call the controller; the call is repeated while the controller is being restarted.
 
         Only for calls that may be repeated: reads, and those that carry an id.
 
@@ -70,7 +70,7 @@ class ClusterLink:
                 return self.controller_once(method, *args, timeout_s=timeout_s, **kwargs)
 
     def controller_once(self, method: str, *args: Any, timeout_s: float = 60, **kwargs: Any) -> Any:
-        """As ``controller``, never twice."""
+        """Call the controller as ``controller`` does, but never repeat the call."""
         call = getattr(self._proxies[CONTROLLER], method)(*args, **kwargs)
         return self._run(call, timeout_s, f"controller.{method}")
 
@@ -92,7 +92,7 @@ class ClusterLink:
                 self._handle = await asyncio.to_thread(
                     serve.get_deployment_handle, INGRESS_DEPLOYMENT, INGRESS_APP
                 )
-                if self._owns_ray:  # a process of the user: its output is theirs
+                if self._owns_ray:  # the output of a user's own process stays free of Serve's log
                     logging.getLogger("ray.serve").setLevel(logging.ERROR)
             return await getattr(self._handle, method).remote(*args)
         except (ray.exceptions.RayError, serve.exceptions.RayServeException) as error:
@@ -106,7 +106,7 @@ class ClusterLink:
             future.cancel()
             raise EngineTimeout(f"{what} did not answer within {timeout_s:g} s") from error
         except BaseException:
-            future.cancel()  # Ctrl-C: do not leave the call behind
+            future.cancel()  # so that Ctrl-C leaves no call running
             raise
 
     def close(self) -> None:
@@ -134,7 +134,7 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
     import ray
 
     owns_ray = not ray.is_initialized()
-    where = address or os.environ.get("RAY_ADDRESS") or _remembered(namespace) or "auto"
+    where = address or os.environ.get("RAY_ADDRESS") or _noted_address(namespace) or "auto"
     if owns_ray:
         if where != "auto" and not _listens(where):  # Ray itself would try for minutes
             raise ClusterUnavailable(f"no Ray cluster at {where!r}; {START}")
@@ -161,27 +161,27 @@ def connect(address: str | None, namespace: str) -> ClusterLink:
 
 def remember(address: str, namespace: str) -> None:
     """Note where hotswap_ray runs: of several Ray on a machine, this is the one meant."""
-    path = _note(namespace)
+    path = _note_path(namespace)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(address, encoding="utf-8")
 
 
 def forget(namespace: str) -> None:
-    """It runs there no longer."""
-    _note(namespace).unlink(missing_ok=True)
+    """Delete the note of ``remember``: hotswap_ray no longer runs there."""
+    _note_path(namespace).unlink(missing_ok=True)
 
 
-def _remembered(namespace: str) -> str | None:
-    """The noted address, if somebody listens there."""
+def _noted_address(namespace: str) -> str | None:
+    """The address that ``remember`` noted, if something listens there."""
     try:
-        address = _note(namespace).read_text(encoding="utf-8").strip()
+        address = _note_path(namespace).read_text(encoding="utf-8").strip()
     except OSError:
         return None
     return address if _listens(address) else None
 
 
 def _listens(address: str) -> bool:
-    """Whether somebody accepts connections at ``host:port``."""
+    """Whether anything accepts connections at ``host:port``."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=3).close()
@@ -190,7 +190,7 @@ def _listens(address: str) -> bool:
     return True
 
 
-def _note(namespace: str) -> Path:
+def _note_path(namespace: str) -> Path:
     return Path.home() / ".local" / "state" / "hotswap_ray" / f"{namespace}.ray-address"
 
 

@@ -35,8 +35,8 @@ class Operations(Swaps, Events):
             NotFound: Unknown task.
             InvalidRequest: Unknown mode.
         """
-        said: dict[str, Any] = self._link.controller("set_autoswap", task, mode)
-        return said
+        setting: dict[str, Any] = self._link.controller("set_autoswap", task, mode)
+        return setting
 
     # --- models -------------------------------------------------------------------------
 
@@ -56,8 +56,8 @@ class Operations(Swaps, Events):
             InsufficientResources: No room, after ``swap.load_wait_s``.
             EngineLoadFailed: It did not come up; nothing is left behind.
         """
-        given = dict(spec) if spec is not None else None
-        return self._change("load", model, given, timeout_s=timeout_s)
+        spec_doc = dict(spec) if spec is not None else None
+        return self._change("load", model, spec_doc, timeout_s=timeout_s)
 
     def wake(self, model: str, timeout_s: float = LONGEST_S) -> dict[str, Any]:
         """Wake a model that sleeps; the same as ``load``."""

@@ -43,8 +43,8 @@ class Schedules:
 
     def delete_schedule(self, schedule: str) -> dict[str, Any]:
         """Forget a schedule; swaps that it began go on. Raises ``NotFound``."""
-        said: dict[str, Any] = self._link.controller_once("delete_schedule", schedule)
-        return said
+        answer: dict[str, Any] = self._link.controller_once("delete_schedule", schedule)
+        return answer
 
     def schedule_dry_run(
         self,
@@ -64,8 +64,8 @@ class Schedules:
             ``begins`` (its first swap), ``why`` it waits or expires, ``swaps`` and ``if``, the
             conditions that only then are known.
         """
-        given = None if spec is None else dict(spec)
+        spec_doc = None if spec is None else dict(spec)
         rows: list[dict[str, Any]] = self._link.controller(
-            "schedule_dry_run", schedule, hours, given
+            "schedule_dry_run", schedule, hours, spec_doc
         )
         return rows

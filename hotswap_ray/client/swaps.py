@@ -89,9 +89,9 @@ class Swaps:
         )
         if dry_run or not wait:
             return dict(record)
-        return self._ended(record["swap_id"], until, timeout_s)
+        return self._wait_or_raise(record["swap_id"], until, timeout_s)
 
-    def _ended(
+    def _wait_or_raise(
         self, swap_id: str, until: Literal["switched", "end"], timeout_s: float
     ) -> dict[str, Any]:
         record = self.wait(swap_id, until, timeout_s)
@@ -127,7 +127,7 @@ class Swaps:
             SwapError: As for ``force_swap``.
         """
         record = self._link.controller("retry", swap_id, attempt)
-        return self._ended(record["swap_id"], until, timeout_s) if wait else dict(record)
+        return self._wait_or_raise(record["swap_id"], until, timeout_s) if wait else dict(record)
 
     def rollback(
         self,
