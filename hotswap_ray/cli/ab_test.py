@@ -98,7 +98,7 @@ def start(
             metric=metric.value,
             **spec,
         )
-    _told(record, as_json)
+    _emit(record, as_json)
 
 
 @app.command("list")
@@ -151,12 +151,12 @@ def show(
     if plot is not None:
         if record["report"] is None:
             raise InvalidRequest(f"A/B test {test_id} is {record['phase']}: nothing to draw yet")
-        drawn = ab_report.plot(record["report"], record["history"] or {})
+        figure = ab_report.plot(record["report"], record["history"] or {})
         try:
-            charts.save(drawn, plot)
+            charts.save(figure, plot)
         except OSError as error:
             raise InvalidRequest(f"{plot}: {error.strerror or 'cannot be written'}") from error
-    _told(record, as_json)
+    _emit(record, as_json)
 
 
 @app.command()
@@ -183,7 +183,7 @@ def stop(
 ) -> None:
     """End an A/B test before its time; the active model keeps the task."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.stop_ab_test(test_id, promote, if_match), as_json)
+        _emit(arbiter.stop_ab_test(test_id, promote, if_match), as_json)
 
 
 def _shares(text: str) -> list[float]:
@@ -193,7 +193,7 @@ def _shares(text: str) -> list[float]:
         raise InvalidRequest(f"--weights {text!r}: give percentages, for example 20,20") from None
 
 
-def _told(record: dict[str, Any], as_json: bool) -> None:
+def _emit(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(record)
         return

@@ -35,17 +35,17 @@ def explain(
 ) -> None:
     """Say why a task has its model, a swap happened, or a model answered a request."""
     with output.arbiter(address, namespace) as arbiter:
-        found = arbiter.explain(subject)
+        explanation = arbiter.explain(subject)
     if as_json:
-        output.emit_json(found)
+        output.emit_json(explanation)
         return
-    output.emit(found["sentence"])
-    if found.get("what_would_change"):
-        output.emit(f"What would change it: {found['what_would_change']}")
-    if models := found["inputs"].get("models"):
+    output.emit(explanation["sentence"])
+    if explanation.get("what_would_change"):
+        output.emit(f"What would change it: {explanation['what_would_change']}")
+    if models := explanation["inputs"].get("models"):
         output.emit_table("what it rests on", MODEL_COLUMNS, [_model(row) for row in models])
-    if found["decisions"]:
-        rows = [_decision(row) for row in found["decisions"]]
+    if explanation["decisions"]:
+        rows = [_decision(row) for row in explanation["decisions"]]
         output.emit_table("decisions (UTC)", DECISION_COLUMNS, rows)
 
 
@@ -84,11 +84,11 @@ def autoswap(
 ) -> None:
     """Set whether the arbiter decides about a task by itself, from now on."""
     with output.arbiter(address, namespace) as arbiter:
-        said = arbiter.set_autoswap(task, mode.value)
+        setting = arbiter.set_autoswap(task, mode.value)
     if as_json:
-        output.emit_json(said)
+        output.emit_json(setting)
     else:
-        output.emit(f"auto-swap of {said['task']} is {said['mode']}")
+        output.emit(f"auto-swap of {setting['task']} is {setting['mode']}")
 
 
 MODEL_COLUMNS = ("model", "believed", "requests", "success", "comparisons", "difference", "ln E")
@@ -108,5 +108,5 @@ def _model(row: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _decision(row: Mapping[Any, Any]) -> tuple[Any, ...]:
-    at = datetime.fromtimestamp(row["at_s"], UTC).strftime("%m-%d %H:%M:%S")
-    return (at, row["action"], row["swap_id"], row["sentence"])
+    time_text = datetime.fromtimestamp(row["at_s"], UTC).strftime("%m-%d %H:%M:%S")
+    return (time_text, row["action"], row["swap_id"], row["sentence"])

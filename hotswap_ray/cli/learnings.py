@@ -25,15 +25,17 @@ def show(
     """Evidence per task and model; of one task also what is known of the task itself."""
     with output.arbiter(address, namespace) as arbiter:
         if task is not None:
-            known = arbiter.task_performance_summary(task)
-            rows = known.pop("models")
+            knowledge = arbiter.task_performance_summary(task)
+            rows = knowledge.pop("models")
         else:
-            known, rows = {}, arbiter.learnings().to_dict("records")
+            knowledge, rows = {}, arbiter.learnings().to_dict("records")
     if as_json:
-        output.emit_json({**known, "models": rows} if known else rows)
+        output.emit_json({**knowledge, "models": rows} if knowledge else rows)
         return
-    if known:
-        facts = [(name, output.said(value)) for name, value in known.items() if name != "task"]
+    if knowledge:
+        facts = [
+            (name, output.cell_text(value)) for name, value in knowledge.items() if name != "task"
+        ]
         output.emit_table(f"task {task}", ("known", "value"), facts)
     columns = ("task", "model", "requests", "success", "quality", "scores", "p50 ms", "p99 ms",
                "tokens in", "tokens out", "memory")  # fmt: skip
@@ -85,8 +87,8 @@ def export_learnings(
         if no_outcomes:
             raise typer.BadParameter("a table for replay is made of requests", param_hint="FILE")
         with output.arbiter(address, namespace) as arbiter:
-            made = arbiter.export_replay(file)
-        _recorded(file, made, as_json)
+            recording = arbiter.export_replay(file)
+        _emit_recording(file, recording, as_json)
         return
     with output.arbiter(address, namespace) as arbiter:
         lines = arbiter.export_learnings(file, with_outcomes=not no_outcomes)
@@ -96,15 +98,19 @@ def export_learnings(
         output.emit(f"{lines} lines in {file}")
 
 
-def _recorded(file: Path, made: dict[str, Any], as_json: bool) -> None:
+def _emit_recording(file: Path, recording: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        output.emit_json({"file": str(file), **made})
+        output.emit_json({"file": str(file), **recording})
         return
-    rows = [(task, count, made["unpaired"][task]) for task, count in made["paired"].items()]
+    rows = [
+        (task, count, recording["unpaired"][task]) for task, count in recording["paired"].items()
+    ]
     output.emit_table("prompts", ("task", "answered by each model", "put together"), rows)
-    left = ", ".join(f"{count} of {model}" for model, count in made["left_out"].items())
-    output.emit(f"left out: judged answers {left or 'none'}; not judged {made['unjudged']}")
-    output.emit(f"{made['rows']} rows of {', '.join(made['models'])} in {file}")
+    left_out = ", ".join(f"{count} of {model}" for model, count in recording["left_out"].items())
+    output.emit(
+        f"left out: judged answers {left_out or 'none'}; not judged {recording['unjudged']}"
+    )
+    output.emit(f"{recording['rows']} rows of {', '.join(recording['models'])} in {file}")
 
 
 @app.command("import")
@@ -122,5 +128,5 @@ def import_learnings(
     if as_json:
         output.emit_json(counts)
     else:
-        told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-        output.emit(f"taken in: {told}")
+        summary = ", ".join(f"{count} {kind}" for kind, count in counts.items())
+        output.emit(f"taken in: {summary}")

@@ -50,7 +50,7 @@ def load(
         specs = _read(Path(model))
     with output.arbiter(address, namespace) as arbiter:
         rows = [arbiter.load(name, spec) for name, spec in specs.items()]
-    _told(rows, as_json)
+    _emit(rows, as_json)
 
 
 @app.command()
@@ -62,7 +62,7 @@ def unload(
 ) -> None:
     """Let a model's requests end and remove it; refused while a task needs it."""
     with output.arbiter(address, namespace) as arbiter:
-        _told([arbiter.unload(model)], as_json)
+        _emit([arbiter.unload(model)], as_json)
 
 
 @app.command()
@@ -74,7 +74,7 @@ def sleep(
 ) -> None:
     """Give a model's memory back but keep it at hand, if its engine can."""
     with output.arbiter(address, namespace) as arbiter:
-        _told([arbiter.sleep(model)], as_json)
+        _emit([arbiter.sleep(model)], as_json)
 
 
 @app.command()
@@ -86,7 +86,7 @@ def wake(
 ) -> None:
     """Wake a model that sleeps."""
     with output.arbiter(address, namespace) as arbiter:
-        _told([arbiter.wake(model)], as_json)
+        _emit([arbiter.wake(model)], as_json)
 
 
 @app.command()
@@ -98,17 +98,17 @@ def probe(
 ) -> None:
     """Find out what a loaded model can do by asking it; once per load, then it is known."""
     with output.arbiter(address, namespace) as arbiter:
-        found = arbiter.probe(model)
+        report = arbiter.probe(model)
     if as_json:
-        output.emit_json(found)
+        output.emit_json(report)
         return
     columns = ("capability", "declared", "probed", "detail")
     words = {True: "yes", False: "no", None: "not measured"}
     rows = [
         (row["name"], words[row["declared"]], words[row["supported"]], row["detail"])
-        for row in found["probes"]
+        for row in report["probes"]
     ]
-    output.emit_table(f"{model}, generation {found['generation']}", columns, rows)
+    output.emit_table(f"{model}, generation {report['generation']}", columns, rows)
 
 
 def _read(path: Path) -> dict[str, dict[str, Any] | None]:
@@ -131,7 +131,7 @@ def _read(path: Path) -> dict[str, dict[str, Any] | None]:
     return models
 
 
-def _told(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _emit(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.emit_json(rows[0] if len(rows) == 1 else rows)
         return

@@ -62,10 +62,10 @@ def emit_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Table:
     """A table; a value that is missing is a dash."""
-    made = Table(*columns, title=title, title_justify="left")
+    grid = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        made.add_row(*("-" if value is None or value == "" else str(value) for value in row))
-    return made
+        grid.add_row(*("-" if value is None or value == "" else str(value) for value in row))
+    return grid
 
 
 def mib(size_bytes: float | None) -> str | None:
@@ -86,16 +86,16 @@ def number(value: float | None, digits: int = 2) -> str | None:
     return None if value is None or value != value else f"{value:.{digits}f}"
 
 
-def said(value: Any) -> str:
+def cell_text(value: Any) -> str:
     """A value for a cell; what is not set is left out.
 
-    >>> said({"accelerator": "any", "context_tokens": 0, "capabilities": ("chat", "tools")})
+    >>> cell_text({"accelerator": "any", "context_tokens": 0, "capabilities": ("chat", "tools")})
     'accelerator any, capabilities chat tools'
     """
     if isinstance(value, Mapping):
-        return ", ".join(f"{name} {said(part)}" for name, part in value.items() if part)
+        return ", ".join(f"{name} {cell_text(part)}" for name, part in value.items() if part)
     if isinstance(value, list | tuple):
-        return " ".join(map(said, value))
+        return " ".join(map(cell_text, value))
     return "" if value is None else str(value)
 
 
@@ -141,11 +141,11 @@ def plan_text(plan: Mapping[str, Any]) -> str:
     strategy overlap: both fit
     load 2 s (1 to 3); canary 5%; bake 300 s
     """
-    would = "would be tried" if plan["accepted"] else "would be refused"
+    verdict = "would be tried" if plan["accepted"] else "would be refused"
     if plan["exists"]:
-        would = "is there already under this id"
+        verdict = "is there already under this id"
     lines = [
-        f"{plan['task']}: {plan['from_model']} -> {plan['to_model']} {would}; nothing was changed"
+        f"{plan['task']}: {plan['from_model']} -> {plan['to_model']} {verdict}; nothing was changed"
     ]
     lines += [f"refused: {row['code']}: {row['message']}" for row in plan["refusals"]]
     lines += [f"gap: {gap}" for gap in plan["gaps"]]

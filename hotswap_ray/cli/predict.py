@@ -1,4 +1,4 @@
-"""``hotswap predict``: what a model would do at a task, and how good such words were before."""
+"""``hotswap predict``: what a model would do at a task, and how well earlier predictions held."""
 
 from __future__ import annotations
 
@@ -34,34 +34,36 @@ def predict(
     was inside its interval (0.9 is right), and the mean error relative to what was predicted.
     """
     with output.arbiter(address, namespace) as arbiter:
-        said = arbiter.predict(task, model)
-        held = arbiter.calibration()["quantities"]
+        prediction = arbiter.predict(task, model)
+        calibration = arbiter.calibration()["quantities"]
     if as_json:
-        output.emit_json({**said, "calibration": held})
+        output.emit_json({**prediction, "calibration": calibration})
         return
     columns = ("of", "expected", "90% interval", "swaps", "inside", "mean error")
-    rows = [_row(name, said, held.get(name)) for name in QUANTITIES]
+    rows = [_row(name, prediction, calibration.get(name)) for name in QUANTITIES]
     output.emit_table(f"{model} at {task}", columns, rows)
-    output.emit("may serve it" if said["accepted"] else "a swap would be refused")
-    for gap in said["gaps"]:
+    output.emit("may serve it" if prediction["accepted"] else "a swap would be refused")
+    for gap in prediction["gaps"]:
         output.emit(f"  {gap}")
 
 
-def _row(name: str, said: dict[str, Any], held: dict[str, Any] | None) -> tuple[Any, ...]:
+def _row(
+    name: str, prediction: dict[str, Any], calibration: dict[str, Any] | None
+) -> tuple[Any, ...]:
     title, show = QUANTITIES[name]
     if name == "quality":
-        title = said["reward"]  # of scores, or success where nobody judges
-    found = said[name]
-    expected = show(found["mid"]) if found else "unknown"
-    interval = f"{show(found['low'])} to {show(found['high'])}" if found else None
-    if held is None:
+        title = prediction["reward"]  # of scores, or success where nobody judges
+    bounds = prediction[name]
+    expected = show(bounds["mid"]) if bounds else "unknown"
+    interval = f"{show(bounds['low'])} to {show(bounds['high'])}" if bounds else None
+    if calibration is None:
         return title, expected, interval, 0, None, None
-    error = held["relative_error"]
+    error = calibration["relative_error"]
     return (
         title,
         expected,
         interval,
-        held["n"],
-        output.number(held["inside"]),
+        calibration["n"],
+        output.number(calibration["inside"]),
         None if error is None else f"{error:.0%}",
     )

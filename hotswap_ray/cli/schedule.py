@@ -62,9 +62,9 @@ def delete(
 ) -> None:
     """Forget a schedule, one of the configuration too; swaps that it began go on."""
     with output.arbiter(address, namespace) as arbiter:
-        said = arbiter.delete_schedule(schedule)
+        answer = arbiter.delete_schedule(schedule)
     if as_json:
-        output.emit_json(said)
+        output.emit_json(answer)
     else:
         output.emit(f"schedule {schedule} is deleted")
 
@@ -111,7 +111,7 @@ def read(file: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{file}: {error.strerror or 'cannot be read'}") from error
     if document.problems:
-        raise ConfigError("\n".join(one.render(str(file)) for one in document.problems))
+        raise ConfigError("\n".join(problem.render(str(file)) for problem in document.problems))
     data = document.data
     if isinstance(data, Mapping) and isinstance(data.get("schedules"), Mapping):
         data = data["schedules"]

@@ -29,11 +29,13 @@ def validate(config: ConfigFile, as_json: AsJson = False) -> None:
     """Check a configuration file; every problem with path and line. Starts nothing."""
     from hotswap_ray.config import load
 
-    found = load(config)
+    settings = load(config)
     if as_json:
-        output.emit_json({"file": str(config), "models": [*found.models], "tasks": [*found.tasks]})
+        output.emit_json(
+            {"file": str(config), "models": [*settings.models], "tasks": [*settings.tasks]}
+        )
     else:
-        output.emit(f"{config}: ok, {len(found.models)} models, {len(found.tasks)} tasks")
+        output.emit(f"{config}: ok, {len(settings.models)} models, {len(settings.tasks)} tasks")
 
 
 def serve(config: ConfigFile, as_json: AsJson = False) -> None:
@@ -68,7 +70,7 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
     except Exception as error:  # Ray raises plain Exception when a node is late
         reason = str(error).strip().rpartition("\n")[2][:300]  # a remote traceback ends so
         raise ClusterUnavailable(f"Ray or Serve did not start: {reason}") from error
-    signal.signal(signal.SIGTERM, _interrupt)  # Ray has put its own in the place of ours
+    signal.signal(signal.SIGTERM, _interrupt)  # again, because Ray has replaced our handler
     with Arbiter.connect(namespace=settings.cluster.namespace) as arbiter:
         ray_address = _ray_address()
         remember(ray_address, settings.cluster.namespace)
@@ -81,21 +83,21 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
 
 
 def _follow_loading(arbiter: Arbiter, as_json: bool) -> None:
-    """Say what each model does until every task has one."""
-    said: dict[str, str] = {}
-    trouble = ""
+    """Report each change of a model's state until every task has a loaded model."""
+    states: dict[str, str] = {}
+    last_error = ""
     while True:
         status = arbiter.status()
         for row in status["models"]:
-            if row["state"] != "unloaded" and said.get(row["model"]) != row["state"]:
-                said[row["model"]] = row["state"]
+            if row["state"] != "unloaded" and states.get(row["model"]) != row["state"]:
+                states[row["model"]] = row["state"]
                 memory = output.mib(row["memory_bytes"])
                 extra = f" in {row['load_s']:.1f} s, {memory}" if row["state"] == "ready" else ""
                 text = f"model {row['model']}: {row['state']}{extra}"
                 _say(as_json, "model", text, model=row["model"], state=row["state"])
-        if status["last_error"] not in ("", trouble):
-            trouble = status["last_error"]
-            _say(as_json, "error", f"error: {trouble}", error=trouble)
+        if status["last_error"] not in ("", last_error):
+            last_error = status["last_error"]
+            _say(as_json, "error", f"error: {last_error}", error=last_error)
         if all(route["generation"] is not None for route in status["tasks"].values()):
             return
         time.sleep(POLL_S)

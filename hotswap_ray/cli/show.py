@@ -20,25 +20,25 @@ def status(
 ) -> None:
     """Show tasks, models, open swaps and A/B tests, and ingress replicas."""
     with output.arbiter(address, namespace) as arbiter:
-        found, rows = arbiter.status(), arbiter.learnings().to_dict("records")
+        state, rows = arbiter.status(), arbiter.learnings().to_dict("records")
     if as_json:
-        output.emit_json(found)
+        output.emit_json(state)
         return
-    learned = {(row["task"], row["model"]): row for row in rows}
-    output.emit_table("tasks", TASK_COLUMNS, task_rows(found, learned))
-    output.emit_table("models", MODEL_COLUMNS, model_rows(found["models"]))
-    for swap in found["open_swaps"]:
+    evidence = {(row["task"], row["model"]): row for row in rows}
+    output.emit_table("tasks", TASK_COLUMNS, task_rows(state, evidence))
+    output.emit_table("models", MODEL_COLUMNS, model_rows(state["models"]))
+    for swap in state["open_swaps"]:
         output.emit(f"open swap {output.swap_line(swap)}")
-    for test in found["open_ab_tests"]:
+    for test in state["open_ab_tests"]:
         output.emit(f"open A/B test {output.ab_test_line(test)}")
-    replicas = found["ingress"].values()
+    replicas = state["ingress"].values()
     busy = sum(replica["in_flight"] for replica in replicas)
     output.emit(
         f"ingress: {len(replicas)} replicas, {busy} requests in flight, "
-        f"route table {found['version']}"
+        f"route table {state['version']}"
     )
-    if found["last_error"]:
-        output.emit(f"last error: {found['last_error']}")
+    if state["last_error"]:
+        output.emit(f"last error: {state['last_error']}")
 
 
 def watch(
@@ -60,12 +60,12 @@ def watch(
             if live:
                 live.start()
             while True:
-                found, learned = arbiter.status(), arbiter.learnings()
+                state, learned = arbiter.status(), arbiter.learnings()
                 rows = learned.to_dict("records")
                 if live:
-                    live.update(_screen(found, rows), refresh=True)
+                    live.update(_screen(state, rows), refresh=True)
                 else:
-                    output.emit_json({"status": found, "learnings": rows})
+                    output.emit_json({"status": state, "learnings": rows})
                 looks += 1
                 if looks == count:
                     break
@@ -92,34 +92,34 @@ TASK_COLUMNS = (
 MODEL_COLUMNS = ("model", "engine", "state", "generation", "memory", "load s", "serves")
 
 
-def _screen(found: Mapping[str, Any], rows: Iterable[Mapping[Any, Any]]) -> Group:
-    learned = {(row["task"], row["model"]): row for row in rows}
+def _screen(state: Mapping[str, Any], rows: Iterable[Mapping[Any, Any]]) -> Group:
+    evidence = {(row["task"], row["model"]): row for row in rows}
     tables: list[Table] = [
-        output.table("tasks", TASK_COLUMNS, task_rows(found, learned)),
-        output.table("models", MODEL_COLUMNS, model_rows(found["models"])),
+        output.table("tasks", TASK_COLUMNS, task_rows(state, evidence)),
+        output.table("models", MODEL_COLUMNS, model_rows(state["models"])),
     ]
     return Group(*tables)
 
 
 def task_rows(
-    found: Mapping[str, Any], learned: Mapping[tuple[str, str], Mapping[Any, Any]]
+    state: Mapping[str, Any], evidence: Mapping[tuple[str, str], Mapping[Any, Any]]
 ) -> list[tuple[Any, ...]]:
     """A row per task: its model, and what was observed of that model at it."""
-    opened = {test["task"]: f"A/B test: {test['phase']}" for test in found["open_ab_tests"]}
-    opened |= {swap["task"]: f"{swap['to_model']}: {swap['phase']}" for swap in found["open_swaps"]}
+    opened = {test["task"]: f"A/B test: {test['phase']}" for test in state["open_ab_tests"]}
+    opened |= {swap["task"]: f"{swap['to_model']}: {swap['phase']}" for swap in state["open_swaps"]}
     rows = []
-    for task, route in found["tasks"].items():
-        seen = learned.get((task, route["model"]), {})
+    for task, route in state["tasks"].items():
+        row = evidence.get((task, route["model"]), {})
         rows.append(
             (
                 task,
                 route["model"],
                 route["generation"] or ("held" if route["held"] else "not loaded"),
-                seen.get("count"),
-                output.number(seen.get("success_rate"), 3),
-                output.number(seen.get("quality")),
-                output.number(seen.get("latency_p50_ms"), 1),
-                output.number(seen.get("latency_p99_ms"), 1),
+                row.get("count"),
+                output.number(row.get("success_rate"), 3),
+                output.number(row.get("quality")),
+                output.number(row.get("latency_p50_ms"), 1),
+                output.number(row.get("latency_p99_ms"), 1),
                 opened.get(task),
                 route.get("autoswap"),
             )

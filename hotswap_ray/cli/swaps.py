@@ -110,9 +110,9 @@ def swap(
             dry_run=dry_run,
         )
     if dry_run:
-        _would(record, as_json)
+        _emit_plan(record, as_json)
     else:
-        _told(record, as_json)
+        _emit(record, as_json)
 
 
 def rollback(
@@ -135,9 +135,9 @@ def rollback(
     """Give a task back to the model it had before, or to an earlier one."""
     with output.arbiter(address, namespace) as arbiter:
         if list_:
-            _generations(arbiter.generations(task), as_json)
+            _emit_generations(arbiter.generations(task), as_json)
         else:
-            _told(arbiter.rollback(task, wait=not no_wait, to=to, if_match=if_match), as_json)
+            _emit(arbiter.rollback(task, wait=not no_wait, to=to, if_match=if_match), as_json)
 
 
 def history(
@@ -156,7 +156,7 @@ def history(
     """List the latest swaps, or show one with its journal."""
     with output.arbiter(address, namespace) as arbiter:
         if swap_id is not None:
-            _one(arbiter.swap(swap_id), as_json)
+            _emit_with_journal(arbiter.swap(swap_id), as_json)
             return
         records = arbiter.swaps(task, limit).to_dict("records")
     if as_json:
@@ -191,7 +191,7 @@ def promote(
     """Skip the rest of a canary, or end the bake time."""
     with output.arbiter(address, namespace) as arbiter:
         arbiter.promote(swap_id, if_match)
-        _told(arbiter.wait(swap_id), as_json)
+        _emit(arbiter.wait(swap_id), as_json)
 
 
 @rollout.command()
@@ -204,7 +204,7 @@ def pause(
 ) -> None:
     """Keep a canary at its share until it is resumed."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.pause(swap_id, if_match), as_json)
+        _emit(arbiter.pause(swap_id, if_match), as_json)
 
 
 @rollout.command()
@@ -217,7 +217,7 @@ def resume(
 ) -> None:
     """Let a paused canary go on."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.resume(swap_id, if_match), as_json)
+        _emit(arbiter.resume(swap_id, if_match), as_json)
 
 
 @rollout.command()
@@ -231,7 +231,7 @@ def abort(
     """Give a swap up before it switches; its task keeps the model it has."""
     with output.arbiter(address, namespace) as arbiter:
         arbiter.abort(swap_id, if_match)
-        _told(arbiter.wait(swap_id), as_json)
+        _emit(arbiter.wait(swap_id), as_json)
 
 
 @rollout.command("rollback")
@@ -245,7 +245,7 @@ def rollback_swap(
     """Take a swap back that has switched but not ended."""
     with output.arbiter(address, namespace) as arbiter:
         arbiter.rollback_swap(swap_id, if_match)
-        _told(arbiter.wait(swap_id), as_json)
+        _emit(arbiter.wait(swap_id), as_json)
 
 
 @rollout.command()
@@ -268,10 +268,10 @@ def retry(
 ) -> None:
     """Try a swap again that failed or was rolled back, with its settings."""
     with output.arbiter(address, namespace) as arbiter:
-        _told(arbiter.retry(swap_id, wait=not no_wait, attempt=attempt), as_json)
+        _emit(arbiter.retry(swap_id, wait=not no_wait, attempt=attempt), as_json)
 
 
-def _generations(rows: list[dict[str, Any]], as_json: bool) -> None:
+def _emit_generations(rows: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         output.emit_json(rows)
         return
@@ -282,14 +282,14 @@ def _generations(rows: list[dict[str, Any]], as_json: bool) -> None:
             row["generation"] or None,
             _time(row["served_at_s"]),
             row["state"],
-            _way(row),
+            _return_cost(row),
         )
         for row in rows
     ]
     output.emit_table("models that served it", columns, cells)
 
 
-def _way(row: dict[str, Any]) -> str:
+def _return_cost(row: dict[str, Any]) -> str:
     if row["serves"]:
         return "nothing, it serves"
     return "one commit" if row["warm"] else "a load"
@@ -301,7 +301,7 @@ def _time(at_s: float | None) -> str | None:
     return datetime.fromtimestamp(at_s, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
 
 
-def _would(plan: dict[str, Any], as_json: bool) -> None:
+def _emit_plan(plan: dict[str, Any], as_json: bool) -> None:
     """A dry run; exit code 1 where the swap would be refused."""
     if as_json:
         output.emit_json(plan)
@@ -311,14 +311,14 @@ def _would(plan: dict[str, Any], as_json: bool) -> None:
         raise typer.Exit(1)
 
 
-def _told(record: dict[str, Any], as_json: bool) -> None:
+def _emit(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(record)
     else:
         output.emit(output.swap_line(record))
 
 
-def _one(record: dict[str, Any], as_json: bool) -> None:
+def _emit_with_journal(record: dict[str, Any], as_json: bool) -> None:
     if as_json:
         output.emit_json(record)
         return
@@ -335,6 +335,6 @@ def _one(record: dict[str, Any], as_json: bool) -> None:
         for step in record["journal"]
     ]
     output.emit_table("journal (UTC)", ("time", "phase", "note"), rows)
-    facts = [(name, output.said(value)) for name, value in record["facts"].items()]
+    facts = [(name, output.cell_text(value)) for name, value in record["facts"].items()]
     if facts:
         output.emit_table("facts", ("fact", "value"), facts)
