@@ -19,13 +19,13 @@ class UsageSum:
         self._many_prompts = many_prompts
         self._tokens_in = 0
         self._tokens_out = 0
-        self.seen = False
+        self.has_counts = False
 
     def add(self, usage: dict[str, Any] | None) -> None:
         """Take the ``usage`` of one chunk, or its absence."""
         if not usage:
             return
-        self.seen = True
+        self.has_counts = True
         tokens_in = int(usage.get("prompt_tokens") or 0)
         self._tokens_in = (
             self._tokens_in + tokens_in if self._many_prompts else max(self._tokens_in, tokens_in)

@@ -111,9 +111,9 @@ def load_engine_class(name: str) -> type[Engine]:
     if target is None and ":" in name:
         target = name
     if target is None:
-        known = sorted({*BUILT_IN, *plugins})
-        hint = did_you_mean(name, known)
-        raise NotFound(f"unknown engine {name!r}{hint} Known engines: {', '.join(known)}.")
+        names = sorted({*BUILT_IN, *plugins})
+        hint = did_you_mean(name, names)
+        raise NotFound(f"unknown engine {name!r}{hint} Known engines: {', '.join(names)}.")
     module, _, attribute = target.partition(":")
     return cast("type[Engine]", getattr(import_module(module), attribute))
 
@@ -127,13 +127,13 @@ def parse_options(engine: type[Any], spec: ModelSpec) -> Any:
     try:
         return engine.Options(**spec.options)
     except ValidationError as error:
-        known = sorted(engine.Options.model_fields)
+        options = sorted(engine.Options.model_fields)
         lines = []
         for item in error.errors():
             where = ".".join(str(part) for part in item["loc"])
             text = item["msg"]
             if item["type"] == "extra_forbidden":
-                hint = did_you_mean(where, known) or f"; known: {', '.join(known)}"
+                hint = did_you_mean(where, options) or f"; known: {', '.join(options)}"
                 text = f"unknown option{hint}"
             lines.append(f"models.{spec.id}.options.{where}: {text}")
         raise ConfigError("\n".join(lines)) from None

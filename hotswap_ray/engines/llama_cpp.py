@@ -264,7 +264,7 @@ class LlamaCppEngine:
         return request
 
     def _error(self, error: dict[str, Any]) -> InvalidRequest | EngineError:
-        """What llama.cpp said, in our words."""
+        """The typed error for an error object of llama.cpp."""
         code, message = error.get("code"), str(error.get("message"))
         if error.get("type") == "exceed_context_size_error":
             return InvalidRequest(

@@ -106,8 +106,8 @@ class OpenAIEngine:
         )
         try:
             async with self._request("GET", "models") as response:
-                listed = json.loads(await response.aread())
-            names = [str(entry["id"]) for entry in listed["data"]]
+                listing = json.loads(await response.aread())
+            names = [str(entry["id"]) for entry in listing["data"]]
         except (HotswapError, ValueError, KeyError, TypeError) as error:
             await self.stop()
             raise EngineLoadFailed(
@@ -161,7 +161,7 @@ class OpenAIEngine:
                 yield head
         if not head:
             raise EngineUnavailable(f"{self._spec.id}: the server ended the stream at once")
-        counted = usage.total() if usage.seen else _estimated(estimate)
+        counted = usage.total() if usage.has_counts else _estimated(estimate)
         yield {**head, "choices": [], "usage": counted}
 
     async def sleep(self) -> None:
@@ -271,10 +271,10 @@ class OpenAIEngine:
         """An error status of the server, as one of ours."""
         status = response.status_code
         try:
-            said = response.json()
+            body = response.json()
         except ValueError:
-            said = response.text[:500]
-        text = f"{self._spec.id}: {_message(said)} (status {status} of the server)"
+            body = response.text[:500]
+        text = f"{self._spec.id}: {_message(body)} (status {status} of the server)"
         if status == 429:
             return Overloaded(text, _seconds(response.headers.get("retry-after")))
         if status in (401, 403):
@@ -286,11 +286,11 @@ class OpenAIEngine:
         return InvalidRequest(text)
 
 
-def _message(said: Any) -> str:
+def _message(body: Any) -> str:
     """The sentence in an error body, whichever of the usual shapes it has."""
-    while isinstance(said, dict):
-        said = said.get("error") or said.get("message") or said.get("detail") or json.dumps(said)
-    return str(said)
+    while isinstance(body, dict):
+        body = body.get("error") or body.get("message") or body.get("detail") or json.dumps(body)
+    return str(body)
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -96,17 +96,17 @@ class SimulatedEngine:
         self._slots: AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(capacity) if capacity else nullcontext()
         )
-        self._has = (canonicals(spec.capabilities) | {"stop", "stream_usage", "context"}) - set(
-            self._options.lacks
-        )
-        self._refused = {
+        self._abilities = (
+            canonicals(spec.capabilities) | {"stop", "stream_usage", "context"}
+        ) - set(self._options.lacks)
+        self._refused_endpoints = {
             endpoint
             for endpoint, name in (("chat/completions", "chat"), ("completions", "completions"))
             if name in self._options.lacks
         }
         self.in_flight = 0
         """Requests being worked on now."""
-        self._fixed = (
+        self._fixed_answer = (
             None
             if self._options.knows
             or self._options.accuracy < 1
@@ -149,9 +149,9 @@ class SimulatedEngine:
             choice["text"] = "".join(pieces)
         else:
             message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
-            if "reasoning" in self._has:
+            if "reasoning" in self._abilities:
                 message["reasoning_content"] = "simulated thought"
-            if "tools" in self._has and body.get("tools"):
+            if "tools" in self._abilities and body.get("tools"):
                 message |= {"content": None, "tool_calls": [_call(body["tools"][0])]}
                 choice["finish_reason"] = "tool_calls"
             choice["message"] = message
@@ -181,7 +181,7 @@ class SimulatedEngine:
                 else:
                     choice["delta"] = {"role": "assistant", "content": piece}
                 yield {**head, "choices": [choice]}
-            if "stream_usage" not in self._has:
+            if "stream_usage" not in self._abilities:
                 usage = dict.fromkeys(usage, 0)
             yield {**head, "choices": [], "usage": usage}
 
@@ -257,9 +257,9 @@ class SimulatedEngine:
         if not isinstance(limit, int) or limit < 1:
             raise InvalidRequest(f"max_tokens must be a positive integer, not {limit!r}")
         tokens_in = len(prompt) // 4 + 1
-        if endpoint in self._refused:
+        if endpoint in self._refused_endpoints:
             raise InvalidRequest(f"{self._spec.id} does not take {endpoint}")
-        if "context" not in self._has:  # as servers that cut a prompt without a word
+        if "context" not in self._abilities:  # as servers that cut a prompt without a word
             tokens_in = min(tokens_in, self._spec.context_tokens // 2)
         room = self._spec.context_tokens - tokens_in
         if room < 1:
@@ -267,11 +267,11 @@ class SimulatedEngine:
                 f"the prompt has {tokens_in} tokens, but the context of {self._spec.id} "
                 f"is {self._spec.context_tokens} tokens"
             )
-        text = self._fixed if self._fixed is not None else self._answer(prompt)
+        text = self._fixed_answer if self._fixed_answer is not None else self._answer(prompt)
         pieces, finish = _cut(text, self._options.tokens, min(limit, room))
-        if "json" in self._has and body.get("response_format"):
+        if "json" in self._abilities and body.get("response_format"):
             pieces, finish = (orjson.dumps({"answer": text}).decode(),), "stop"
-        if "stop" in self._has and body.get("stop"):
+        if "stop" in self._abilities and body.get("stop"):
             pieces, finish = _stopped(pieces, finish, body["stop"])
         usage = {
             "prompt_tokens": tokens_in,
@@ -284,9 +284,9 @@ class SimulatedEngine:
         options = self._options
         if options.accuracy < 1 and Random(f"{options.seed}:{prompt}").random() >= options.accuracy:
             return WRONG
-        found = max(options.knows, key=prompt.rfind, default=None)
-        if found is not None and found in prompt:
-            return options.knows[found]
+        last_known = max(options.knows, key=prompt.rfind, default=None)
+        if last_known is not None and last_known in prompt:
+            return options.knows[last_known]
         return options.answer.replace("{model}", self._spec.id).replace("{prompt}", prompt)
 
 
@@ -294,10 +294,10 @@ class SimulatedEngine:
 def _cut(text: str, tokens: int | None, limit: int) -> tuple[tuple[str, ...], str]:
     """Split into word tokens, repeated to ``tokens``, cut at ``limit``, with the finish reason."""
     words = text.split(" ")
-    wanted = len(words) if tokens is None else tokens
-    pieces = [words[index % len(words)] for index in range(min(wanted, limit))]
+    length = len(words) if tokens is None else tokens
+    pieces = [words[index % len(words)] for index in range(min(length, limit))]
     spaced = (piece if index == 0 else f" {piece}" for index, piece in enumerate(pieces))
-    return tuple(spaced), "stop" if wanted <= limit else "length"
+    return tuple(spaced), "stop" if length <= limit else "length"
 
 
 def _stopped(
@@ -305,8 +305,8 @@ def _stopped(
 ) -> tuple[tuple[str, ...], str]:
     """The answer up to the first stop sequence, which is not part of it."""
     text = "".join(pieces)
-    ends = [text.find(word) for word in ([stop] if isinstance(stop, str) else stop) if word]
-    end = min((at for at in ends if at >= 0), default=-1)
+    positions = [text.find(word) for word in ([stop] if isinstance(stop, str) else stop) if word]
+    end = min((at for at in positions if at >= 0), default=-1)
     return (pieces, finish) if end < 0 else ((text[:end],), "stop")
 
 
@@ -314,9 +314,9 @@ def _call(tool: dict[str, Any]) -> dict[str, Any]:
     """A call of a tool with a value for each argument."""
     function = tool["function"]
     names = function.get("parameters", {}).get("properties", {})
-    given = orjson.dumps(dict.fromkeys(names, "simulated")).decode()
-    called = {"name": function["name"], "arguments": given}
-    return {"id": "call-simulated", "type": "function", "function": called}
+    arguments = orjson.dumps(dict.fromkeys(names, "simulated")).decode()
+    function_call = {"name": function["name"], "arguments": arguments}
+    return {"id": "call-simulated", "type": "function", "function": function_call}
 
 
 def _prompt(endpoint: Endpoint, body: dict[str, Any]) -> str:

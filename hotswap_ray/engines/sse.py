@@ -25,7 +25,7 @@ class Reader:
 
     def __init__(self) -> None:
         self.done = False
-        self._rest = b""
+        self._partial = b""
         self._data: list[bytes] = []
         self._is_first = True
         self._after_cr = False
@@ -36,14 +36,14 @@ class Reader:
             return []
         whole = chunk[1:] if self._after_cr and chunk.startswith(b"\n") else chunk
         self._after_cr = chunk.endswith(b"\r")  # the LF of a CRLF may come with the next chunk
-        *lines, self._rest = _LINE_END.split(self._rest + whole)
+        *lines, self._partial = _LINE_END.split(self._partial + whole)
         events = [event for line in lines if (event := self._read(line)) is not None]
         return self._until_done(events)
 
     def end(self) -> list[str]:
         """The data of the event that the end of the stream completes, if there is one."""
-        events = [event for line in (self._rest, b"") if (event := self._read(line)) is not None]
-        self._rest = b""
+        events = [event for line in (self._partial, b"") if (event := self._read(line)) is not None]
+        self._partial = b""
         return self._until_done(events)
 
     def _read(self, line: bytes) -> str | None:
@@ -59,13 +59,13 @@ class Reader:
         return data.decode(errors="replace") or None
 
     def _until_done(self, events: list[str]) -> list[str]:
-        found: list[str] = []
+        completed: list[str] = []
         for event in events:
             self.done = self.done or event.strip() == DONE
             if self.done:
                 break
-            found.append(event)
-        return found
+            completed.append(event)
+        return completed
 
 
 def read(raw: bytes) -> list[str]:

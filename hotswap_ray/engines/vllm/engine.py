@@ -116,8 +116,8 @@ class VllmEngine:
         actor = default_deployment_options(spec)["ray_actor_options"]
         actor.pop("accelerator_type", None)
         actor["num_gpus"] = 0
-        asked = {"CPU": resources.num_cpus, "memory": resources.memory_bytes}
-        replica = {name: amount for name, amount in asked.items() if amount > 0}
+        reserved = {"CPU": resources.num_cpus, "memory": resources.memory_bytes}
+        replica = {name: amount for name, amount in reserved.items() if amount > 0}
         if _on_gpu(spec, options):
             worker: dict[str, float] = {"GPU": resources.num_gpus}
             if resources.accelerator_type is not None:
@@ -151,12 +151,12 @@ class VllmEngine:
         if self._server is not None:
             return
         ready = False
-        log, self._others = LogMark(), started_processes()
+        mark, self._others = LogMark(), started_processes()
         try:
             await self._load()
             ready = True
         except self._errors.server as error:
-            cause = log.first_error()
+            cause = mark.first_error()
             reason = f"{error}; its log says: {cause}" if cause else error
             raise EngineLoadFailed(f"vLLM could not load {self._spec.id!r}: {reason}") from error
         finally:
@@ -304,7 +304,7 @@ class VllmEngine:
 
     async def _release(self) -> None:
         server, self._server = self._server, None
-        # Those of a dead EngineCore are no longer found below it; they were at the start.
+        # The children of a dead EngineCore are found no longer; `_tree` noted them at the start.
         tree = [*{*self._tree, *vllm_processes(self._others)}]
         if server is not None and server.engine is not None:
             await server.engine.shutdown()

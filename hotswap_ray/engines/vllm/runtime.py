@@ -94,11 +94,11 @@ class LogMark:
             try:
                 with open(path, errors="replace") as file:
                     file.seek(end)
-                    found = _ERROR_LINE.search(file.read())
+                    match = _ERROR_LINE.search(file.read())
             except OSError:
                 continue
-            if found:
-                return found[1].strip()
+            if match:
+                return match[1].strip()
         return None
 
 
@@ -156,21 +156,21 @@ def started_processes() -> frozenset[int]:
 
 def vllm_processes(others: frozenset[int]) -> list[psutil.Process]:
     """An engine's processes and their children: all started here but ``others``."""
-    found = []
+    processes = []
     for pid in started_processes() - others:
         try:
             process = psutil.Process(pid)
-            found += [process, *process.children(recursive=True)]
+            processes += [process, *process.children(recursive=True)]
         except psutil.NoSuchProcess:
             continue
-    return found
+    return processes
 
 
 def end_processes(tree: list[psutil.Process]) -> None:
     """Wait until vLLM's processes, ``tree``, have ended; kill those that do not in time."""
-    own = {process.pid for process in tree}
+    pids = {process.pid for process in tree}
     for child in multiprocessing.active_children():
-        if child.pid not in own:
+        if child.pid not in pids:
             continue
         # Only its own `join` may reap it; else multiprocessing counts it as alive for ever.
         child.join(STOP_GRACE_S)

@@ -96,8 +96,8 @@ def variant(
             f"cannot requantise to {quantization!r}; known: {', '.join(QUANTIZATIONS)}"
         )
     drop = tuple(sorted(set(drop_layers)))
-    facts = base.stat()
-    key = sha256(f"{base.resolve()}:{facts.st_size}:{facts.st_mtime_ns}".encode()).hexdigest()[:8]
+    stat = base.stat()
+    key = sha256(f"{base.resolve()}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:8]
     name = "-".join(
         [
             base.stem,

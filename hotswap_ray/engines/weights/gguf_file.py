@@ -51,30 +51,30 @@ def _rewrite(
         end = _skip(data, value + 4, _u32(data, value))
         pairs[key], at = (at, value, end), end
     blocks = _block_count(data, pairs)
-    kept = [layer for layer in range(blocks) if layer not in drop]
-    if not kept or any(layer >= blocks for layer in drop):
+    layers = [layer for layer in range(blocks) if layer not in drop]
+    if not layers or any(layer >= blocks for layer in drop):
         raise ValueError(f"cannot drop the layers {drop}: the model has {blocks} layers")
-    meta = b"".join(_pair(data, key, where, blocks, kept) for key, where in pairs.items())
+    meta = b"".join(_pair(data, key, span, blocks, layers) for key, span in pairs.items())
 
     alignment = 32
     if "general.alignment" in pairs:
         alignment = _u32(data, pairs["general.alignment"][1] + 4)
-    found = []
+    tensors = []
     for _ in range(tensor_count):
         name, at = _string(data, at)
         dims = struct.unpack_from(f"<{_u32(data, at)}Q", data, at + 4)
         kind, offset = struct.unpack_from("<IQ", data, at + 4 + 8 * len(dims))
         at += 4 + 8 * len(dims) + 12
-        found.append((name, dims, kind, offset))
+        tensors.append((name, dims, kind, offset))
     start = at + -at % alignment
 
     head, body_size = b"", 0
     bodies: list[Any] = []
-    for name, dims, kind, offset in found:
+    for name, dims, kind, offset in tensors:
         if block := _BLOCK.match(name):
             if int(block[1]) in drop:
                 continue
-            name = f"blk.{kept.index(int(block[1]))}.{block[2]}"
+            name = f"blk.{layers.index(int(block[1]))}.{block[2]}"
         body, kind = _tensor(data, start + offset, dims, kind, quantization)
         head += _packed(name) + struct.pack(f"<I{len(dims)}QIQ", len(dims), *dims, kind, body_size)
         body_size += len(body) + -len(body) % alignment
@@ -96,18 +96,18 @@ def _block_count(data: mmap.mmap, pairs: dict[str, tuple[int, int, int]]) -> int
 
 
 def _pair(
-    data: mmap.mmap, key: str, where: tuple[int, int, int], blocks: int, kept: list[int]
+    data: mmap.mmap, key: str, span: tuple[int, int, int], blocks: int, layers: list[int]
 ) -> bytes:
     """The bytes of one key and value, with what is said per layer cut to the kept layers."""
-    begin, value, end = where
+    begin, value, end = span
     if key.endswith(".block_count"):
-        return data[begin:value] + struct.pack("<II", _UINT32, len(kept))
+        return data[begin:value] + struct.pack("<II", _UINT32, len(layers))
     if _u32(data, value) == _ARRAY:
         inner, count = struct.unpack_from("<IQ", data, value + 4)
         if count == blocks and inner in _SIZES:
             size, first = _SIZES[inner], value + 16
-            items = (data[first + size * layer : first + size * (layer + 1)] for layer in kept)
-            return data[begin : value + 8] + struct.pack("<Q", len(kept)) + b"".join(items)
+            items = (data[first + size * layer : first + size * (layer + 1)] for layer in layers)
+            return data[begin : value + 8] + struct.pack("<Q", len(layers)) + b"".join(items)
     return data[begin:end]
 
 
@@ -128,16 +128,16 @@ def _tensor(
     raw = data[begin : begin + row * rows]
     if quantization is None or len(dims) < 2:
         return raw, kind
-    source, wanted = gguf.GGMLQuantizationType(kind), gguf.GGMLQuantizationType[quantization]
+    source, target_kind = gguf.GGMLQuantizationType(kind), gguf.GGMLQuantizationType[quantization]
     matrix = numpy.frombuffer(raw, dtype=numpy.uint8).reshape(rows, row)
     if source in (gguf.GGMLQuantizationType.F32, gguf.GGMLQuantizationType.F16):
         matrix = matrix.view(numpy.float32 if size == 4 else numpy.float16)
     # In slices of rows: the embedding as floats would take gigabytes.
     slices = [
-        gguf.quants.quantize(gguf.quants.dequantize(part, source), wanted)
+        gguf.quants.quantize(gguf.quants.dequantize(part, source), target_kind)
         for part in numpy.array_split(matrix, rows // 8192 + 1)
     ]
-    return numpy.concatenate(slices).tobytes(), int(wanted)
+    return numpy.concatenate(slices).tobytes(), int(target_kind)
 
 
 def _skip(data: mmap.mmap, at: int, kind: int) -> int:
