@@ -94,11 +94,11 @@ def _parquet(path: Path) -> Iterator[Row]:
         yield f"{path}, row {number}", dict(zip(names, texts, strict=True))
 
 
-def _check_columns(path: Path, names: Iterable[str]) -> None:
-    found = list(names)
-    if missing := [name for name in REQUIRED if name not in found]:
+def _check_columns(path: Path, columns: Iterable[str]) -> None:
+    names = list(columns)
+    if missing := [name for name in REQUIRED if name not in names]:
         raise ConfigError(
-            f"{path}, line 1: column {missing[0]} is missing; found {', '.join(found) or 'nothing'}"
+            f"{path}, line 1: column {missing[0]} is missing; found {', '.join(names) or 'nothing'}"
         )
 
 
@@ -127,17 +127,17 @@ def _recorded(path: Path, rows: Iterator[Row]) -> Recorded:
     prompts = {
         task: [
             [results[model] for model in names]
-            for _, results in sorted(of_task.items())
+            for _, results in sorted(by_prompt.items())
             if len(results) == len(names)
         ]
-        for task, of_task in sorted(tasks.items())
+        for task, by_prompt in sorted(tasks.items())
     }
-    skipped = sum(len(of_task) for of_task in tasks.values()) - sum(map(len, prompts.values()))
+    skipped = sum(len(by_prompt) for by_prompt in tasks.values()) - sum(map(len, prompts.values()))
     values = {}
-    for task, kept in prompts.items():
-        if not kept:
+    for task, complete in prompts.items():
+        if not complete:
             continue
-        table = np.array(kept)
+        table = np.array(complete)
         values[task] = {name: table[:, :, n] for n, name in enumerate(("quality", *OPTIONAL))}
     if not values:
         raise ConfigError(f"{path}: no prompt has a result of all {len(names)} models")

@@ -114,19 +114,24 @@ def record(
             "from feedback, from tasks.<task>.checks and from `hotswap bench`"
         )
     models = _models(counts)
-    kept = judged[judged["model"].isin(models)]
-    kept = kept.assign(prompt_id=_prompts(kept, prompts or {}), cost_usd=_cost(kept, prices or {}))
+    usable = judged[judged["model"].isin(models)]
+    usable = usable.assign(
+        prompt_id=_prompts(usable, prompts or {}), cost_usd=_cost(usable, prices or {})
+    )
     parts, paired, unpaired = [], {}, {}
-    for task, of_task in kept.groupby("task"):
+    for task, of_task in usable.groupby("task"):
         if of_task["model"].nunique() < len(models):
             continue
-        met = of_task.groupby("prompt_id")["model"].transform("size") == len(models)
-        rest = of_task[~met]
-        least = min((rest["model"] == model).sum() for model in models)
-        rest = rest.groupby("model").tail(least)
-        turn = rest.groupby("model").cumcount()
-        parts += [of_task[met], rest.assign(prompt_id=[f"answer-{n:06d}" for n in turn])]
-        paired[str(task)], unpaired[str(task)] = int(met.sum()) // len(models), int(least)
+        matched = of_task.groupby("prompt_id")["model"].transform("size") == len(models)
+        unmatched = of_task[~matched]
+        fewest = min((unmatched["model"] == model).sum() for model in models)
+        unmatched = unmatched.groupby("model").tail(fewest)
+        position = unmatched.groupby("model").cumcount()
+        parts += [
+            of_task[matched],
+            unmatched.assign(prompt_id=[f"answer-{n:06d}" for n in position]),
+        ]
+        paired[str(task)], unpaired[str(task)] = int(matched.sum()) // len(models), int(fewest)
     if not parts:
         raise InvalidRequest("no task has judged answers of two models; a replay compares models")
     frame = pd.concat(parts).rename(columns={"task": "task_type"})
@@ -172,7 +177,7 @@ def _models(counts: pd.DataFrame) -> list[str]:
         return int(counts[names].min(axis=1).sum()) * len(names)
 
     while len(models) > 2:
-        best = max(([m for m in models if m != gone] for gone in models), key=rows)
+        best = max(([m for m in models if m != dropped] for dropped in models), key=rows)
         if rows(best) <= rows(models):
             break
         models = best
@@ -180,28 +185,28 @@ def _models(counts: pd.DataFrame) -> list[str]:
 
 
 def _prompts(judged: pd.DataFrame, prompts: Mapping[str, str]) -> pd.Series[Any]:
-    """The prompt of each answer, missing where nobody knows it."""
-    known = judged["request_id"].map(prompts).astype("object")
+    """The prompt of each answer, missing where it is not known."""
+    prompt_ids = judged["request_id"].map(prompts).astype("object")
     arrived = judged["at_s"].where(judged["decision"] == RoutingDecision.SHADOW)
     # Of one task, at the same float of a second: that is the same request.
     shadowed = (
         judged.assign(arrived=arrived).groupby(["task", "at_s"])["arrived"].transform("count") > 0
     )
     times = judged["at_s"].map(lambda at_s: f"request-{at_s!r}")
-    known = known.fillna(times.where(shadowed))
-    # A prompt asked twice of one model is one prompt only once.
-    again = judged.assign(prompt=known).duplicated(["task", "model", "prompt"])
-    return known.mask(again)
+    prompt_ids = prompt_ids.fillna(times.where(shadowed))
+    # A prompt has one answer of each model, so a model's second answer to it belongs to none.
+    is_repeated = judged.assign(prompt=prompt_ids).duplicated(["task", "model", "prompt"])
+    return prompt_ids.mask(is_repeated)
 
 
 def _cost(judged: pd.DataFrame, prices: Mapping[str, Price]) -> pd.Series[Any]:
     costs = pd.Series(np.nan, index=judged.index)
     for model, price in prices.items():
         if price.is_stated:
-            its = judged["model"] == model
+            of_model = judged["model"] == model
             tokens_in, tokens_out = (
-                judged.loc[its, name].to_numpy(dtype=float, na_value=np.nan)
+                judged.loc[of_model, name].to_numpy(dtype=float, na_value=np.nan)
                 for name in ("tokens_in", "tokens_out")
             )
-            costs[its] = price.cost_usd(tokens_in, tokens_out)
+            costs[of_model] = price.cost_usd(tokens_in, tokens_out)
     return costs

@@ -115,7 +115,9 @@ class _Task:
         self.reference = NO_REFERENCE
         if not world.quality_only:
             self.reference = Reference(
-                _mean(np.nanmedian(table["latency_ms"])) if _known(table["latency_ms"]) else None,
+                _mean(np.nanmedian(table["latency_ms"]))
+                if _measured(table["latency_ms"])
+                else None,
                 _mean(table["cost_usd"]),
             )
         self.arms: list[Arm] = []
@@ -143,8 +145,8 @@ class _World:
         self.cells = {(t, m): Evidence(t, m) for t in data.tasks for m in self.models}
         self.tasks = [_Task(self, task) for task in data.tasks]
         self.requests = 0
-        self._learned_at = 0
-        self._learn()
+        self._prior_at = 0
+        self._renew_prior()
 
     def select(self) -> Run:
         """The policy chooses for each request."""
@@ -174,7 +176,7 @@ class _World:
             for task in self.tasks:
                 self._one_request(task, number)
                 if (number + 1) % options.look_every == 0:
-                    self._look(task, float(number))
+                    self._decide(task, float(number))
         final = {}
         for task in self.tasks:
             candidate_tests = _candidate_tests(task)
@@ -199,14 +201,14 @@ class _World:
         if rival is None:
             candidate_tests.served(candidate_tests.active, worth)
         else:
-            other = self._observe(task, number, rival)
-            candidate_tests.pair(self.models[rival], other, worth)
+            rival_worth = self._observe(task, number, rival)
+            candidate_tests.pair(self.models[rival], rival_worth, worth)
         self._watch(task, candidate_tests, active, worth, number)
 
     def _rival(self, task: _Task, candidate_tests: CandidateTests) -> int | None:
         """The candidate that the policy finds most worth trying, of those still open."""
-        open_ones = set(candidate_tests.undecided(self.models))
-        arms = tuple(arm for arm in task.arms if arm.model in open_ones)
+        undecided = set(candidate_tests.undecided(self.models))
+        arms = tuple(arm for arm in task.arms if arm.model in undecided)
         if not arms:
             return None
         snapshot = Snapshot(task.task, arms, None, self.options.quality_target)
@@ -218,13 +220,13 @@ class _World:
         """Drift: an alarm may call for an emergency, and the old evidence holds no longer."""
         if candidate_tests.watch(self.models[model], worth) == "none":
             return
-        self._look(task, float(number))
+        self._decide(task, float(number))
         candidate_tests.reopen(self.models[model])
         fresh = Evidence(task.task, self.models[model])
         task.cells[model] = self.cells[task.task, self.models[model]] = fresh
-        self._renew(task, model)
+        self._renew_arm(task, model)
 
-    def _look(self, task: _Task, now_s: float) -> None:
+    def _decide(self, task: _Task, now_s: float) -> None:
         candidate_tests = _candidate_tests(task)
         prices = {m: cost for m, cost in zip(self.models, task.costs, strict=True) if cost}
         decision = candidate_tests.look(now_s, task.arms, prices=prices)
@@ -251,9 +253,9 @@ class _World:
         """Evidence of one answer, as the learning actor would take it in."""
         row = task.rows[task.prompts[number]][model]
         quality, latency = row[QUALITY], row[LATENCY]
-        timed = latency == latency  # not NaN
+        has_latency = latency == latency  # not NaN
         cell = task.cells[model]
-        if timed:
+        if has_latency:
             tokens_in, tokens_out = row[TOKENS_IN], row[TOKENS_OUT]
             cell.update(
                 Outcome("", task.task, self.models[model], 1, "active", float(number), True,
@@ -262,10 +264,10 @@ class _World:
             )  # fmt: skip
         else:
             cell.score((quality,))
-        self._renew(task, model)
+        self._renew_arm(task, model)
         self.requests += 1
-        if self.requests - self._learned_at >= max(len(self.tasks), self.requests // 20):
-            self._learn()
+        if self.requests - self._prior_at >= max(len(self.tasks), self.requests // 20):
+            self._renew_prior()
         preferences = self.options.preferences
         if self.quality_only:
             return float(quality)
@@ -273,19 +275,19 @@ class _World:
             preferences,
             task.reference,
             quality,
-            latency_ms=latency if timed else None,
+            latency_ms=latency if has_latency else None,
             cost_usd=row[COST] if row[COST] == row[COST] else None,
         )
         return float(quality) if worth is None else worth
 
-    def _learn(self) -> None:
+    def _renew_prior(self) -> None:
         """Renew the prior; it changes slowly, so not after every request."""
-        self._learned_at = self.requests
+        self._prior_at = self.requests
         self.beliefs = Beliefs(self.cells, self.data.tasks, self.models)
         for task in self.tasks:
             task.arms = [self._arm(task, n) for n in range(len(self.models))]
 
-    def _renew(self, task: _Task, model: int) -> None:
+    def _renew_arm(self, task: _Task, model: int) -> None:
         task.arms[model] = self._arm(task, model)
 
     def _arm(self, task: _Task, model: int) -> Arm:
@@ -319,9 +321,9 @@ def _candidate_tests(task: _Task) -> CandidateTests:
     return task.candidate_tests
 
 
-def _known(values: Any) -> bool:
+def _measured(values: Any) -> bool:
     return bool(np.isfinite(values).any())
 
 
 def _mean(values: Any) -> float | None:
-    return float(np.nanmean(values)) if _known(values) else None
+    return float(np.nanmean(values)) if _measured(values) else None

@@ -89,21 +89,21 @@ class ReplayReport:
 
     def lines(self) -> list[str]:
         """Text for a terminal: the numbers, then the table."""
-        found = [" ".join(f"{name}={value}" for name, value in self.facts.items())]
+        lines = [" ".join(f"{name}={value}" for name, value in self.facts.items())]
         values = self.to_json()
         for name in ("random", "best_single", "oracle", "share_best_single", *PER_SEED):
             mean, std = values[name]["mean"], values[name]["std"]
-            shown = "-" if mean is None else f"{mean:.4f}" + (f" +- {std:.4f}" if std else "")
-            found.append(f"{name:18} {shown}")
-        found.append("")
+            text = "-" if mean is None else f"{mean:.4f}" + (f" +- {std:.4f}" if std else "")
+            lines.append(f"{name:18} {text}")
+        lines.append("")
         width = max(len(str(row["task"])) for row in self.tasks)
-        found.append(f"{'task':{width}}  random  oracle  achieved  changes  best -> final")
+        lines.append(f"{'task':{width}}  random  oracle  achieved  changes  best -> final")
         for row in self.tasks:
-            found.append(
+            lines.append(
                 f"{row['task']:{width}}  {row['random']:6.3f}  {row['oracle']:6.3f}  "
                 f"{row['achieved']:8.3f}  {row['changes']:7.1f}  {row['best']} -> {row['final']}"
             )
-        return found
+        return lines
 
 
 def summarise(data: Recorded, runs: Sequence[Run], **facts: Any) -> ReplayReport:
@@ -127,15 +127,17 @@ def summarise(data: Recorded, runs: Sequence[Run], **facts: Any) -> ReplayReport
 
     columns: dict[str, list[float | None]] = {name: [] for name in PER_SEED}
     for run in runs:
-        found = list(run.tasks.values())
-        achieved = float(np.mean([task.achieved for task in found]))
-        final = float(np.mean([means[n, task.final] for n, task in enumerate(found)]))
+        task_runs = list(run.tasks.values())
+        achieved = float(np.mean([task.achieved for task in task_runs]))
+        final = float(np.mean([means[n, task.final] for n, task in enumerate(task_runs)]))
         columns["achieved"].append(achieved)
         columns["share"].append(share(achieved))
         columns["final_share"].append(share(final))
-        columns["changes"].append(1000 * sum(t.changes for t in found) / (per_task * len(found)))
-        columns["promotions"].append(sum(t.promotions for t in found))
-        columns["rollbacks"].append(sum(t.rollbacks for t in found))
+        columns["changes"].append(
+            1000 * sum(t.changes for t in task_runs) / (per_task * len(task_runs))
+        )
+        columns["promotions"].append(sum(t.promotions for t in task_runs))
+        columns["rollbacks"].append(sum(t.rollbacks for t in task_runs))
         columns["undecided"].append(run.undecided)
     rows = []
     for n, task in enumerate(data.tasks):
@@ -174,7 +176,7 @@ def summarise(data: Recorded, runs: Sequence[Run], **facts: Any) -> ReplayReport
 
 
 def _spread(values: Sequence[float | None]) -> Spread:
-    known = [value for value in values if value is not None and math.isfinite(value)]
-    if len(known) < len(values) or not known:
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    if len(finite) < len(values) or not finite:
         return Spread(None, None)
-    return Spread(float(np.mean(known)), float(np.std(known)))
+    return Spread(float(np.mean(finite)), float(np.std(finite)))
