@@ -40,18 +40,18 @@ def text(doc: Doc) -> str:
         )
         for arm in doc["arms"]
     ]
-    compared = [
+    comparisons = [
         (
-            _short(one["model"]),
-            _number(one["effect"], "+.3f"),
-            f"{one['low']:+.3f} to {one['high']:+.3f}",
-            f"{one['e_better']:.3g}",
-            f"{one['e_worse']:.3g}",
-            f"{one['bar']:.3g}",
-            "dropped" if one["dropped"] else one["verdict"],
-            _number(one["more"], ","),
+            _short(row["model"]),
+            _number(row["effect"], "+.3f"),
+            f"{row['low']:+.3f} to {row['high']:+.3f}",
+            f"{row['e_better']:.3g}",
+            f"{row['e_worse']:.3g}",
+            f"{row['bar']:.3g}",
+            "dropped" if row["dropped"] else row["verdict"],
+            _number(row["more"], ","),
         )
-        for one in doc["comparisons"]
+        for row in doc["comparisons"]
     ]
     head = ("model", "requests", "share", "values", doc["metric"], "success", "p50 ms", "p95 ms")
     lines = [
@@ -61,12 +61,12 @@ def text(doc: Doc) -> str:
         "",
         *_table(
             ("variant", "effect", "interval", "e better", "e worse", "bar", "verdict", "more"),
-            compared,
+            comparisons,
         ),
     ]
-    for one in doc["comparisons"]:
-        if one["dropped"]:
-            lines += _wrapped(f"{one['model']} is out: {one['dropped']}")
+    for row in doc["comparisons"]:
+        if row["dropped"]:
+            lines += _wrapped(f"{row['model']} is out: {row['dropped']}")
     lines.append("")
     lines += _wrapped(_costs(doc))
     return "\n".join(lines)
@@ -88,36 +88,36 @@ def plot(doc: Doc, points: Points | None = None) -> Figure:
     running = {name: row for name, row in (points or {}).items() if row}
     heights = [AROUND + ROW * len(doc["comparisons"]), *([charts.PANEL] if running else [])]
     with charts.style():
-        drawn = charts.figure(sum(heights))
-        panels = drawn.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
+        figure = charts.figure(sum(heights))
+        panels = figure.subplots(len(heights), squeeze=False, height_ratios=heights)[:, 0]
         _forest(panels[0], doc)
         if running:
             _running(panels[1], doc, running)
-    return drawn
+    return figure
 
 
 def _forest(axes: Axes, doc: Doc) -> None:
-    compared, wide, margin = doc["comparisons"], doc["equivalence"], doc["margin"]
-    reach = _round(max([0.05, *(abs(one[end]) for one in compared for end in ("low", "high"))]))
+    comparisons, wide, margin = doc["comparisons"], doc["equivalence"], doc["margin"]
+    reach = _round(max([0.05, *(abs(row[end]) for row in comparisons for end in ("low", "high"))]))
     axes.axvspan(-wide, wide, color="#eeeeee", gid="equivalence")
     axes.axvline(0, color="#555555", linewidth=1)
     for at in (-margin, margin) if margin else ():
         axes.axvline(at, color="#999999", linewidth=1, linestyle="--", gid="margin")
-    for n, one in enumerate(compared):
-        axes.hlines(n, one["low"], one["high"], colors=f"C{n}", linewidth=3)
-        if one["effect"] is not None:
-            axes.plot(one["effect"], n, "o", color=f"C{n}", gid=f"dot:{one['model']}")
+    for n, row in enumerate(comparisons):
+        axes.hlines(n, row["low"], row["high"], colors=f"C{n}", linewidth=3)
+        if row["effect"] is not None:
+            axes.plot(row["effect"], n, "o", color=f"C{n}", gid=f"dot:{row['model']}")
     names = [
-        f"{_short(one['model'], 20)}\n{'dropped' if one['dropped'] else one['verdict']}"
-        for one in compared
+        f"{_short(row['model'], 20)}\n{'dropped' if row['dropped'] else row['verdict']}"
+        for row in comparisons
     ]
-    axes.set_yticks(range(len(compared)), names)
+    axes.set_yticks(range(len(comparisons)), names)
     for n, label in enumerate(axes.get_yticklabels()):
         label.set_color(f"C{n}")
     axes.tick_params("y", length=0)
     axes.set_xticks([reach * tick / 2 for tick in range(-2, 3)])
     axes.xaxis.set_major_formatter("{x:+.2f}")
-    axes.set(xlim=(-reach, reach), ylim=(len(compared) - 0.5, -0.5))
+    axes.set(xlim=(-reach, reach), ylim=(len(comparisons) - 0.5, -0.5))
     control = _short(doc["control"])
     axes.set_title(f"{doc['metric']}: difference to {control}, with its anytime-valid interval")
     axes.set_xlabel(
@@ -131,17 +131,17 @@ def _running(axes: Axes, doc: Doc, running: Points) -> None:
     # The first intervals are so wide that the later ones could not be told apart beside them.
     reach = _round(max(ends[len(ends) * 3 // 4], doc["equivalence"]))
     axes.axhline(0, color="#555555", linewidth=1, linestyle="--", label="no effect")
-    order = [one["model"] for one in doc["comparisons"]]
-    for name, row in running.items():
+    order = [row["model"] for row in doc["comparisons"]]
+    for name, series in running.items():
         tone = f"C{order.index(name)}"
         requests, low, effect, high = (
-            [point[part] for point in row] for part in ("requests", "low", "effect", "high")
+            [point[part] for point in series] for part in ("requests", "low", "effect", "high")
         )
         axes.fill_between(
             requests, low, high, color=tone, alpha=0.15, linewidth=0, gid=f"band:{name}"
         )
         axes.plot(requests, effect, color=tone, label=_short(name, 18), gid=f"line:{name}")
-    most = max(point["requests"] for row in running.values() for point in row)
+    most = max(point["requests"] for series in running.values() for point in series)
     axes.set(xlim=(0, most), ylim=(-reach, reach), xlabel="requests of all models")
     axes.set_title("The same as it ran")
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -155,16 +155,16 @@ def _round(reach: float) -> float:
 
 
 def _costs(doc: Doc) -> str:
-    extra, lost = doc["extra_cost_usd"], doc["quality_given_up"]
+    extra, loss = doc["extra_cost_usd"], doc["quality_given_up"]
     price = (
         "The price of the test is not known"
         if extra is None
         else f"The variants cost {abs(extra):.4f} usd {'more' if extra >= 0 else 'less'} than "
         "the control would have"
     )
-    if lost is None:
+    if loss is None:
         return f"{price}; what it gave up in {doc['metric']} is not known."
-    return f"{price}; against the best model throughout, it gave up {lost:.1f} in {doc['metric']}."
+    return f"{price}; against the best model throughout, it gave up {loss:.1f} in {doc['metric']}."
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[str]:

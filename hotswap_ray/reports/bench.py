@@ -63,9 +63,9 @@ def plot(rows: Iterable[Row]) -> Figure:
             panels[row["task"]].append(row)
     names = list(dict.fromkeys(row["model"] for of_task in panels.values() for row in of_task))
     with charts.style():
-        drawn = charts.figure(charts.PANEL * max(len(panels), 1))
+        figure = charts.figure(charts.PANEL * max(len(panels), 1))
         for n, (task, of_task) in enumerate(panels.items()):
-            axes = drawn.add_subplot(len(panels), 1, n + 1)
+            axes = figure.add_subplot(len(panels), 1, n + 1)
             for row in of_task:
                 _dot(axes, row, f"C{names.index(row['model'])}")
             axes.set(xlabel="latency, median (ms)", ylim=(-0.03, 1.03))
@@ -73,7 +73,7 @@ def plot(rows: Iterable[Row]) -> Figure:
             axes.set_title(f"{task}: quality, with its 95% interval")
             axes.grid(axis="y")
             charts.legend(axes)
-    return drawn
+    return figure
 
 
 def _dot(axes: Axes, row: Row, tone: str) -> None:

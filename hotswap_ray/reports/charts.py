@@ -82,16 +82,16 @@ def legend(axes: Axes) -> None:
         axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def svg(drawn: Figure) -> str:
-    """The same figure is always the same text; it begins with its element, to stand in a page."""
+def svg(chart: Figure) -> str:
+    """A figure as SVG, always the same text; it begins with its element, so a page can hold it."""
     out = io.StringIO()
     with style():
-        drawn.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+        chart.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
     text = out.getvalue()
     return text[text.index("<svg") :]
 
 
-def save(drawn: Figure, path: Path) -> None:
+def save(chart: Figure, path: Path) -> None:
     """Write a figure: as PNG where the file's name ends so, else as SVG.
 
     Raises:
@@ -99,6 +99,6 @@ def save(drawn: Figure, path: Path) -> None:
     """
     if path.suffix.lower() == ".png":
         with style():
-            drawn.savefig(path, format="png", dpi=2 * PER_INCH, metadata={"Software": None})
+            chart.savefig(path, format="png", dpi=2 * PER_INCH, metadata={"Software": None})
     else:
-        path.write_text(svg(drawn), encoding="utf-8")
+        path.write_text(svg(chart), encoding="utf-8")
