@@ -56,9 +56,9 @@ def main() -> int:
         traffic = Traffic(url)
         stage = Stage(arbiter, traffic, console)
         traffic.start()
-        found = _steps(stage)
+        results = _steps(stage)
         traffic.end()
-        return _summary(console, stage, found, time.monotonic() - started)
+        return _summary(console, stage, results, time.monotonic() - started)
 
 
 def _settings(folder: str, port: int) -> Config:
@@ -83,7 +83,7 @@ def _steps(stage: Stage) -> dict[str, Any]:
     stage.some_traffic(f"Every task begins on {WORST}, the quickest and worst model", 30)
     decided = learning.found_by_itself(stage)
     learning.explain(stage, CLEAREST)
-    stage.traffic.asked = (CLEAREST,)
+    stage.traffic.tasks = (CLEAREST,)
     learning.explain(stage, learning.worse_on_purpose(stage, CLEAREST, WORST))
 
     for task in SHOWN:  # what follows is done by hand
@@ -92,17 +92,17 @@ def _steps(stage: Stage) -> dict[str, Any]:
     crashed = rollouts.canary_with_a_crash(stage, CLEAREST, "balanced")
     rollouts.canary_that_fails(stage, CLEAREST, WORST)
     tested = rollouts.ab_test(stage, CLEAREST, [WORST, "quality"], PLOT)
-    stage.traffic.asked = SHOWN
+    stage.traffic.tasks = SHOWN
     rollouts.refused(stage, HARD, WORST)
     batch = rollouts.scheduled_batch(stage, CLEAREST, ["quality", "balanced"])
     stage.some_traffic("At the end", 20)
     return {"decided": decided, "crashed": crashed, "tested": tested, "batch": batch}
 
 
-def _summary(console: Console, stage: Stage, found: dict[str, Any], seconds: float) -> int:
+def _summary(console: Console, stage: Stage, results: dict[str, Any], seconds: float) -> int:
     """Tell what happened; the exit status."""
-    traffic, decided, batch = stage.traffic, found["decided"], found["batch"]
-    report = found["tested"]["report"]
+    traffic, decided, batch = stage.traffic, results["decided"], results["batch"]
+    report = results["tested"]["report"]
     lost = traffic.sent - traffic.answered
     commits = [r["facts"]["commit_ms"] for r in stage.records if "commit_ms" in r["facts"]]
     ended = [r for r in stage.records if r["phase"] != "failed"]
@@ -114,7 +114,7 @@ def _summary(console: Console, stage: Stage, found: dict[str, Any], seconds: flo
         "swaps that the arbiter decided on": len(decided),
         "of these refused by golden prompts": sum(r["phase"] == "failed" for r in decided),
         "other swaps and rollbacks that were to succeed": f"{len(ended)} of {len(stage.records)}",
-        "canary whose controller was killed": found["crashed"]["phase"],
+        "canary whose controller was killed": results["crashed"]["phase"],
         "A/B test": f"{report['requests']} requests, {report['reason']}",
         "swaps of the scheduled batch": len(batch),
         "slowest commit": f"{max(commits, default=0):.1f} ms",
@@ -125,10 +125,10 @@ def _summary(console: Console, stage: Stage, found: dict[str, Any], seconds: flo
     console.print(out)
     for failure in traffic.failures[:5]:
         console.print(f"[red]lost:[/] {failure}")
-    good = not lost and not traffic.mismatched and len(ended) == len(stage.records)
-    good = good and found["crashed"]["phase"] == "succeeded" and len(batch) == 2
-    console.print("[green]nothing was lost[/]" if good else "[red]something was lost[/]")
-    return 0 if good else 1
+    passed = not lost and not traffic.mismatched and len(ended) == len(stage.records)
+    passed = passed and results["crashed"]["phase"] == "succeeded" and len(batch) == 2
+    console.print("[green]nothing was lost[/]" if passed else "[red]something was lost[/]")
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -157,5 +157,5 @@ def check_answer(request: Mapping[str, Any], answer: str) -> float | None:
         >>> check_answer({"prompt": paris}, " Paris"), check_answer({"prompt": "Hello"}, "Hi")
         (1.0, None)
     """
-    found = _ITEMS.get(str(request.get("prompt")))
-    return None if found is None else found[0].score(found[1], answer)
+    entry = _ITEMS.get(str(request.get("prompt")))
+    return None if entry is None else entry[0].score(entry[1], answer)

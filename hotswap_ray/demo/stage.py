@@ -78,10 +78,10 @@ class Stage:
             "commit_ms": "commit {:.0f} ms",
             "rollback_ms": "whole rollback {:.0f} ms",
         }
-        told = [text.format(facts[name]) for name, text in names.items() if name in facts]
+        details = [text.format(facts[name]) for name, text in names.items() if name in facts]
         if record["phase"] == "failed":
-            told.append(record["error"])
-        self.say(f"  {old} -> {new}: {record['phase']}; {', '.join([record['reason'], *told])}")
+            details.append(record["error"])
+        self.say(f"  {old} -> {new}: {record['phase']}; {', '.join([record['reason'], *details])}")
         return record
 
 

@@ -32,16 +32,16 @@ class Traffic:
     """Clients in a thread of their own: they go on whatever the tour does.
 
     Attributes:
-        asked: Tasks of the next requests; one that is looked at gets all of them.
+        tasks: Tasks of the next requests, drawn at random; a single one gets all of them.
     """
 
     def __init__(self, url: str) -> None:
-        self.asked: tuple[str, ...] = SHOWN
+        self.tasks: tuple[str, ...] = SHOWN
         self.sent = 0
         self.answered = 0
         self.failures: list[str] = []
         self.mismatched = 0
-        self.seen: dict[tuple[str, str], Tally] = defaultdict(Tally)
+        self.tallies: dict[tuple[str, str], Tally] = defaultdict(Tally)
         self.stop = threading.Event()
         self._url = url
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), daemon=True)
@@ -65,7 +65,7 @@ class Traffic:
 
     async def _client(self, client: Any, rng: random.Random) -> None:
         while not self.stop.is_set():
-            name = rng.choice(self.asked)
+            name = rng.choice(self.tasks)
             task = TASKS[name]
             item = rng.choice(task.items)
             self.sent += 1
@@ -82,7 +82,7 @@ class Traffic:
             model = raw.headers["x-hotswap-model"]
             self.mismatched += model != answer.model
             quality = task.score(item, answer.choices[0].text)
-            tally = self.seen[name, model]
+            tally = self.tallies[name, model]
             tally.requests += 1
             tally.latencies_ms.append((time.perf_counter() - started) * 1e3)
             tally.quality += quality
@@ -90,15 +90,15 @@ class Traffic:
 
 def table(traffic: Traffic, serving: dict[str, str], title: str) -> Table:
     """Requests, latency, quality and the serving model, as clients saw them."""
-    out = Table(title=title, title_justify="left", expand=False)
+    grid = Table(title=title, title_justify="left", expand=False)
     for column in ("task", "model", "serves now", "requests", "p50 ms", "quality"):
-        out.add_column(column, justify="left" if column in ("task", "model") else "right")
+        grid.add_column(column, justify="left" if column in ("task", "model") else "right")
     for task in SHOWN:
-        models = sorted({m for t, m in list(traffic.seen) if t == task} | {serving[task]})
+        models = sorted({m for t, m in list(traffic.tallies) if t == task} | {serving[task]})
         for model in models:
-            tally = traffic.seen[task, model]
+            tally = traffic.tallies[task, model]
             p50 = f"{statistics.median(tally.latencies_ms):.0f}" if tally.latencies_ms else "-"
             quality = f"{tally.quality / tally.requests:.2f}" if tally.requests else "-"
             mark = "<--" if serving[task] == model else ""
-            out.add_row(task, model, mark, str(tally.requests), p50, quality)
-    return out
+            grid.add_row(task, model, mark, str(tally.requests), p50, quality)
+    return grid
