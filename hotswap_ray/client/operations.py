@@ -128,7 +128,8 @@ class Operations(Swaps, Events):
     def bench_results(self, bench_id: str | None = None) -> list[dict[str, Any]]:
         """What came of each prompt of a benchmark, the last one when ``None``.
 
-        Fields are those of ``bench_report.Result``. Raises ``NotFound`` if it is not known.
+        Fields are those of ``core.evidence.bench.GoldenResult``. Raises ``NotFound`` if it is not
+        known.
         """
         results: list[dict[str, Any]] = self._link.controller("bench_results", bench_id)
         return results

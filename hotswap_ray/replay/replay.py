@@ -71,7 +71,7 @@ def replay(
     """Replay recorded results.
 
     Args:
-        path: File (see ``replay_data.read``) or what was read from it.
+        path: File (see ``replay.data.read``) or what was read from it.
         per_task: Requests per task, 1 to 10 million.
         seeds: Runs, with the seeds 0, 1, ...; at least 1.
         policy: Name of the policy; in mode autoswap it chooses the candidates to try.

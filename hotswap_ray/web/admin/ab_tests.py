@@ -26,7 +26,7 @@ class StopRequest(Strict):
     promote: Name | None = Field(None, description="Variant that gets the task.")
 
 
-class ABTests:
+class ABTestRoutes:
     """Beginning, watching and stopping A/B tests.
 
     Args:

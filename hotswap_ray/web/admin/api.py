@@ -8,13 +8,13 @@ from starlette.routing import Match, Router
 
 from hotswap_ray.config import ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, MethodNotAllowed, NotFound
-from hotswap_ray.web.admin.ab_tests import ABTests
-from hotswap_ray.web.admin.events import Events
-from hotswap_ray.web.admin.learnings import Learnings
-from hotswap_ray.web.admin.models import Models
-from hotswap_ray.web.admin.schedules import Schedules
-from hotswap_ray.web.admin.swaps import Swaps
-from hotswap_ray.web.admin.tasks import Tasks
+from hotswap_ray.web.admin.ab_tests import ABTestRoutes
+from hotswap_ray.web.admin.events import EventRoutes
+from hotswap_ray.web.admin.learnings import LearningRoutes
+from hotswap_ray.web.admin.models import ModelRoutes
+from hotswap_ray.web.admin.schedules import ScheduleRoutes
+from hotswap_ray.web.admin.swaps import SwapRoutes
+from hotswap_ray.web.admin.tasks import TaskRoutes
 from hotswap_ray.web.asgi import Receive, Scope, Send, authorize, read_json, send_error
 
 
@@ -31,13 +31,13 @@ class AdminApi:
     def __init__(self, config: ServerConfig, controller: Any, learning: Any) -> None:
         self._config = config
         self._routes = [
-            *Tasks(controller).routes(),
-            *Models(controller).routes(),
-            *Swaps(controller).routes(),
-            *ABTests(controller).routes(),
-            *Schedules(controller).routes(),
-            *Learnings(controller, learning).routes(),
-            *Events(controller).routes(),
+            *TaskRoutes(controller).routes(),
+            *ModelRoutes(controller).routes(),
+            *SwapRoutes(controller).routes(),
+            *ABTestRoutes(controller).routes(),
+            *ScheduleRoutes(controller).routes(),
+            *LearningRoutes(controller, learning).routes(),
+            *EventRoutes(controller).routes(),
         ]
         self._router = Router(self._routes, redirect_slashes=False)
 

@@ -35,7 +35,7 @@ class EventStream(StreamingResponse):
         await self.stream_response(send)
 
 
-class Events:
+class EventRoutes:
     """The stream of events.
 
     Args:

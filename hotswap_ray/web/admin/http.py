@@ -86,3 +86,16 @@ def rows_asked(request: Request) -> tuple[str | None, int]:
     query = request.query_params
     limit = number("limit", query.get("limit"), 50, MOST_ROWS)
     return query.get("task") or None, limit
+
+
+def condition(request: Request) -> dict[str, str]:
+    """The etag that the client saw, if it stated one."""
+    if_match = request.headers.get("if-match")
+    return {} if if_match is None else {"if_match": if_match}
+
+
+async def waited(controller: Any, record: Any, wait_s: float, until: str) -> Answer:
+    """The record of a swap, after as long a wait as the client asked for."""
+    if wait_s:
+        record = await controller.wait(record["swap_id"], wait_s, until)
+    return Answer(record)

@@ -11,7 +11,7 @@ from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.web.admin.http import Answer, body_of, quick, rows_asked
 
 
-class Learnings:
+class LearningRoutes:
     """Evidence and decisions, and the switch of auto-swap.
 
     Args:

@@ -12,7 +12,7 @@ from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.web.admin.http import Answer, body_of, quick
 
 
-class Models:
+class ModelRoutes:
     """What is loaded, and loading, unloading, putting to sleep and waking.
 
     Args:

@@ -11,7 +11,7 @@ from hotswap_ray.core.errors import InvalidRequest
 from hotswap_ray.web.admin.http import Answer, body_of, quick
 
 
-class Schedules:
+class ScheduleRoutes:
     """Setting and trying schedules.
 
     Args:

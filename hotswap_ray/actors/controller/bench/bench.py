@@ -141,7 +141,7 @@ class Bench:
         return run.to_doc()
 
     def results(self, bench_id: str | None = None) -> list[dict[str, Any]]:
-        """The result of each prompt: the fields of ``bench_report.Result``.
+        """The result of each prompt: the fields of ``core.evidence.bench.GoldenResult``.
 
         Raises:
             NotFound: See ``status``.

@@ -95,7 +95,7 @@ class BenchRun:
         over: Prompts of the tasks and models that are done, asked or not.
         asking: Prompts asked so far of the model and task under way.
         now: What it does, in words.
-        rows: See ``bench_report.summarise``.
+        rows: See ``core.evidence.bench.summarise``.
         skipped: ``task, model, reason`` of what was not asked.
         results: One per prompt that was asked.
         error: Why it failed.
