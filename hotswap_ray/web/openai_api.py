@@ -13,7 +13,7 @@ from typing import Any
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import HotswapError, InvalidRequest, MethodNotAllowed, NotFound
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.routing.table import AUTO, Assignment, unknown

@@ -13,7 +13,7 @@ import pytest
 from hotswap_ray.actors.cluster.connection import ServeConnection
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.routing.table import Route, RouteTable
 from hotswap_ray.core.routing.target import Target
 from tests.ray.conftest import wait_until as until

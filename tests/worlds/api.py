@@ -4,7 +4,7 @@ import httpx
 
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.actors.learning.feedback import default_keys
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import Conflict, EngineError, NotFound
 from hotswap_ray.core.routing.table import Route, RouteTable
 from hotswap_ray.core.routing.target import Target

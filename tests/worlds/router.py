@@ -5,7 +5,7 @@ from collections import Counter
 
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import EngineError
 from hotswap_ray.core.routing.table import Route, RouteTable, with_route
 from hotswap_ray.core.routing.target import Target

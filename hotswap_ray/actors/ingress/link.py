@@ -18,7 +18,7 @@ from hotswap_ray.actors.cluster.background import Tasks, forever
 from hotswap_ray.actors.cluster.judge_here import judge_here
 from hotswap_ray.actors.cluster.log_limit import LogLimit
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import LearningConfig
+from hotswap_ray.config.sections import LearningConfig
 from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.outcome import Outcome

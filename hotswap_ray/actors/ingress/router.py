@@ -23,7 +23,7 @@ from hotswap_ray.actors.ingress.recorder import Recorder
 from hotswap_ray.actors.ingress.shadows import Shadows
 from hotswap_ray.actors.ingress.suspects import Suspects
 from hotswap_ray.actors.ingress.waiting_room import WaitingRoom
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import (
     EngineError,
     EngineTimeout,

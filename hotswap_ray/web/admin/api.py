@@ -6,7 +6,7 @@ from typing import Any
 
 from starlette.routing import Match, Router
 
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, MethodNotAllowed, NotFound
 from hotswap_ray.web.admin.ab_tests import ABTestRoutes
 from hotswap_ray.web.admin.events import EventRoutes

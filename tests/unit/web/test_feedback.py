@@ -4,7 +4,7 @@ import httpx
 import pytest
 
 from hotswap_ray.actors.learning.actor import LearningActor
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import Conflict
 from hotswap_ray.web.openai_api import OpenAIApi
 from tests.worlds.api import refused

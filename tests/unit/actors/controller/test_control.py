@@ -8,7 +8,7 @@ import pytest
 from hotswap_ray.actors.controller.swaps.runner import SwapRunner
 from hotswap_ray.client import events as client_events
 from hotswap_ray.client.events import Events
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import (
     Conflict,
     EngineUnavailable,

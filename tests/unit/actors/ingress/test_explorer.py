@@ -9,7 +9,7 @@ import pytest
 from hotswap_ray.actors.cluster.judge_here import judge_here
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.answers.judge_messages import Judgement
 from hotswap_ray.core.errors import EngineError, EngineUnavailable
 from hotswap_ray.core.policies.selection import Arm

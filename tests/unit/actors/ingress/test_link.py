@@ -9,7 +9,7 @@ from hotswap_ray.actors.ingress import link as control_link
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.link import ControlLink
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import LearningConfig, ServerConfig
+from hotswap_ray.config.sections import LearningConfig, ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, StoreError
 from hotswap_ray.core.routing.table import Route, RouteTable, with_model, with_route
 from hotswap_ray.core.routing.target import Target

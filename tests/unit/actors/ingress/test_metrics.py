@@ -8,7 +8,7 @@ from hotswap_ray.actors.cluster.judge_watchdog import JudgeWatchdog
 from hotswap_ray.actors.ingress import metrics as module
 from hotswap_ray.actors.ingress.metrics import RequestMetrics
 from hotswap_ray.actors.ingress.router import Router
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 
 COUNTED = Tally()
 

@@ -5,7 +5,7 @@ import asyncio
 import httpx
 import pytest
 
-from hotswap_ray.config import ServerConfig
+from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import InvalidRequest, NotFound, StoreError
 from hotswap_ray.core.fit.room import Room
 from hotswap_ray.web.admin.api import AdminApi
