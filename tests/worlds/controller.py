@@ -24,7 +24,7 @@ def make_config(models=None, tasks=None, **swap):
         "load_wait_s": 0.05,
         "ack_timeout_s": 5,
         "drain_timeout_s": 5,
-        "validation_timeout_s": 5,
+        "validation_timeout_s": 60,
     }
     base_models = {name: {"engine": "simulated", "load_timeout_s": 20} for name in "abc"}
     for name, more in (models or {}).items():
