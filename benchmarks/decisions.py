@@ -20,7 +20,7 @@ from hotswap_ray.core.autoswap.candidate_tests import CandidateTests
 from hotswap_ray.core.autoswap.decide import Settings, Standing, TaskState, decide
 from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.policies.selection import Arm
 from hotswap_ray.core.proof.betting import BETS, PairTest
@@ -165,7 +165,7 @@ def decision_ms(tasks: int = 100, models: int = 20) -> float:
 
 def live_look(tasks: int = 100, models: int = 20) -> dict[str, float]:
     """A whole look at live tests, beliefs included, and the price of each outcome."""
-    learned = Learned(500)
+    learned = Learnings(500)
     names = [f"m{n}" for n in range(models)]
     learned.configure([TaskSpec(id=f"t{t}", model="m0") for t in range(tasks)])
     views = [TaskView(f"t{t}", "m0", tuple(names[1:])) for t in range(tasks)]

@@ -5,8 +5,6 @@ import re
 from collections import Counter
 from pathlib import Path
 
-import pytest
-
 from hotswap_ray.core import errors
 from hotswap_ray.core.swap.phases import Phase
 from tests.house import MODULES, tree
@@ -15,20 +13,25 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_relative_link_leads_somewhere(page):
-    links = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+def test_every_relative_link_leads_somewhere():
+    dead = [
+        f"{page.name}: {link}"
+        for page in PAGES
+        for link in re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())
+        if not (page.parent / link).exists()
+    ]
+    assert dead == []
 
-    assert [link for link in links if not (page.parent / link).exists()] == []
 
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_file_of_the_project_that_a_page_names_exists(page):
-    named = re.findall(
-        r"`((?:hotswap_ray|tests|benchmarks|deployments|docs)/[\w/.-]+)`", page.read_text()
-    )
-
-    assert [name for name in named if not (ROOT / name).exists()] == []
+def test_every_file_of_the_project_that_a_page_names_exists():
+    pattern = r"`((?:hotswap_ray|tests|benchmarks|deployments|docs)/[\w/.-]+)`"
+    missing = [
+        f"{page.name}: {name}"
+        for page in PAGES
+        for name in re.findall(pattern, page.read_text())
+        if not (ROOT / name).exists()
+    ]
+    assert missing == []
 
 
 def test_every_class_that_the_glossary_names_exists_once():

@@ -63,7 +63,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     ),
     "actors.controller.schedules": ("core", "store", "actors.cluster", *SWAPS),
     "actors.controller.recovery": ("core", "config", "store", "actors.cluster", *SWAPS),
-    "actors.controller.learnings": (
+    "actors.controller.learning_port": (
         *("actors.controller.swaps", "actors.controller.autoswap"),
         *("actors.controller.bench", "actors.controller.schedules"),
     ),

@@ -26,7 +26,7 @@ from hotswap_ray.actors.controller.calls.decisions import DecisionCalls
 from hotswap_ray.actors.controller.calls.queries import ControllerQueries
 from hotswap_ray.actors.controller.calls.rollbacks import RollbackCalls
 from hotswap_ray.actors.controller.calls.schedules import ScheduleCalls
-from hotswap_ray.actors.controller.learnings import Learnings
+from hotswap_ray.actors.controller.learning_port import LearningPort
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.actors.controller.models.publisher import Publisher
 from hotswap_ray.actors.controller.models.retention import Retention
@@ -66,7 +66,7 @@ class SwapController(
         config: The configuration; models loaded at run time are added from the store.
         store: Durable state.
         fleet: The cluster.
-        learning: Learnings.
+        learning: The learning actor, or a proxy of it.
         clock: Unix seconds.
         on_swap_end: Called with each swap that has ended.
         judge: Judges answers to golden prompts; the actor that ``app.py`` starts when ``None``.
@@ -77,7 +77,7 @@ class SwapController(
         config: Config,
         store: Store,
         fleet: Fleet,
-        learning: Learnings,
+        learning: LearningPort,
         clock: Callable[[], float] = time.time,
         on_swap_end: Callable[[Swap], None] = lambda swap: None,
         judge: Judging | None = None,

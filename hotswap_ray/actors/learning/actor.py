@@ -28,7 +28,7 @@ from hotswap_ray.core.autoswap.view import Look, ModelFacts, TaskView
 from hotswap_ray.core.errors import InvalidRequest, StoreError
 from hotswap_ray.core.evidence.cell import HALF_LIFE, Cell, problem
 from hotswap_ray.core.evidence.knowledge import Complexity, TaskKnowledge, TransferRecord, transfer
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.recent import RecentLatencies
 from hotswap_ray.core.outcome import Criteria, Outcome, RoutingDecision
 from hotswap_ray.core.policies.selection import Arm
@@ -93,25 +93,25 @@ class LearningActor(LearningQueries):
             checkpoint_rows,
             lambda: clock() - retention_s,
         )
-        self._learned = Learned(half_life)
-        self._learned.prices = load_prices(store, prices or {})
+        self._learnings = Learnings(half_life)
+        self._learnings.prices = load_prices(store, prices or {})
         self._desk = FeedbackDesk(
             store, self._log, self._scored, feedback_wait_s, feedback_per_minute
         )
-        self._learned.knowledge.update(load_knowledge(store))
-        self._learned.take(*store.current_evidence(half_life))
-        self._learned.configure(tasks)
-        self._decider = Decider(self._learned, one_key_decides)
+        self._learnings.knowledge.update(load_knowledge(store))
+        self._learnings.take(*store.current_evidence(half_life))
+        self._learnings.configure(tasks)
+        self._decider = Decider(self._learnings, one_key_decides)
         self._decider.load(store.load_experiments())
         self._decider.on_alarm = lambda: self._alarm.set()
         self._alarm = asyncio.Event()
 
     def _scored(self, cell: Cell, request_id: str, score: float, source: str | None) -> None:
-        self._learned.score(cell, score)
+        self._learnings.score(cell, score)
         self._decider.score(cell, request_id, score, source)
 
     def _checkpoint(self) -> Checkpoint:
-        learned, now_s = self._learned, self._clock()
+        learned, now_s = self._learnings, self._clock()
         dirty, learned.dirty = learned.dirty, set()
         return Checkpoint(
             evidence=[learned.cells[key].to_doc() for key in dirty],
@@ -144,7 +144,7 @@ class LearningActor(LearningQueries):
                 return 0
             entry = Batch(batch_id, possible)
             self._log.put(entry)
-            self._learned.fold(possible)
+            self._learnings.fold(possible)
             self._decider.take(possible)
             self._recent.extend(outcome for outcome in possible if outcome.decision not in ASIDE)
             self._desk.arrived(possible)
@@ -242,15 +242,15 @@ class LearningActor(LearningQueries):
             raise InvalidRequest(f"complexity is {complexity!r}; use low, medium or high")
         # Under the lock, so that an earlier checkpoint is not written over this.
         async with self._log.lock:
-            earlier = self._learned.knowledge.get(task) or TaskKnowledge(task)
+            earlier = self._learnings.knowledge.get(task) or TaskKnowledge(task)
             learned = earlier.learn(self._clock(), preferences, complexity)
             await asyncio.to_thread(self._store.save_knowledge, task, learned.to_doc())
-            self._learned.knowledge[task] = learned
+            self._learnings.knowledge[task] = learned
         return learned
 
     async def enhance_criteria(self, criteria: Criteria) -> Criteria:
         """Fill in what a request does not state. Raises ``NotFound`` for an unknown task."""
-        return self._learned.known(criteria.task_type).enhance(criteria)
+        return self._learnings.known(criteria.task_type).enhance(criteria)
 
     async def transfer(self, task: str, from_model: str, to_model: str) -> TransferRecord:
         """Hand a task's knowledge to another model; evidence stays with its model.
@@ -259,9 +259,11 @@ class LearningActor(LearningQueries):
             NotFound: The task is unknown.
         """
         now_s = self._clock()
-        knowledge = self._learned.refresh(task, now_s)
-        prior = self._learned.prior(task, to_model)
-        return transfer(knowledge, self._learned.of_task(task), from_model, to_model, now_s, prior)
+        knowledge = self._learnings.refresh(task, now_s)
+        prior = self._learnings.prior(task, to_model)
+        return transfer(
+            knowledge, self._learnings.of_task(task), from_model, to_model, now_s, prior
+        )
 
     # --- decisions ----------------------------------------------------------------------
 
@@ -310,7 +312,7 @@ class LearningActor(LearningQueries):
         Args:
             prices: Of every model, by id; a model that is missing has none.
         """
-        self._learned.prices = dict(prices)
+        self._learnings.prices = dict(prices)
 
     async def nudge(self) -> None:
         """End the wait of a look that is under way."""

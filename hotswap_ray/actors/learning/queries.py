@@ -16,7 +16,7 @@ from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
 from hotswap_ray.core.evidence.calibration import observe
 from hotswap_ray.core.evidence.knowledge import TaskKnowledge
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.prediction import Known, predict
 from hotswap_ray.core.evidence.recent import RecentLatencies
 from hotswap_ray.core.outcome import RoutingDecision
@@ -50,7 +50,7 @@ class LearningQueries:
     _recent: RecentLatencies
     _invalid: int
     _log: LearningLog
-    _learned: Learned
+    _learnings: Learnings
     _desk: FeedbackDesk
 
     async def task_performance(self, task: str) -> dict[str, Any]:
@@ -59,8 +59,8 @@ class LearningQueries:
         Raises:
             NotFound: The task is unknown.
         """
-        knowledge = self._learned.refresh(task, self._clock())
-        return {**knowledge.to_doc(), "models": self._learned.rows(task)}
+        knowledge = self._learnings.refresh(task, self._clock())
+        return {**knowledge.to_doc(), "models": self._learnings.rows(task)}
 
     async def latency_p99(
         self, since_s: float, until_s: float, task: str | None = None
@@ -83,7 +83,7 @@ class LearningQueries:
         now_s = self._clock()
         if now_s - self._started_s < RATE_S:
             return {}  # the traffic before the start is not known
-        return {task: self._recent.rate(now_s, task, RATE_S) for task in self._learned.knowledge}
+        return {task: self._recent.rate(now_s, task, RATE_S) for task in self._learnings.knowledge}
 
     async def observed(self, task: str, models: Sequence[str], since_s: float) -> dict[str, Seen]:
         """Requests of a task since a Unix time, by model.
@@ -108,13 +108,13 @@ class LearningQueries:
             ttft_ms=column("ttft_ms"),
             quality=column("quality"),
             at_s=column("at_s"),
-            cost_usd=self._learned.costs_usd(model, column("tokens_in"), column("tokens_out")),
+            cost_usd=self._learnings.costs_usd(model, column("tokens_in"), column("tokens_out")),
             format_ok=column("format_ok"),
         )
 
     async def learnings(self) -> list[dict[str, Any]]:
         """A row per (task, model), for a DataFrame; ``model`` is ``None`` for reports."""
-        return self._learned.rows()
+        return self._learnings.rows()
 
     async def outcomes(
         self,
@@ -133,8 +133,8 @@ class LearningQueries:
         Raises:
             NotFound: The task is unknown.
         """
-        self._learned.known(task)
-        return predict(task, model, self._learned.cells, known).to_doc()
+        self._learnings.known(task)
+        return predict(task, model, self._learnings.cells, known).to_doc()
 
     async def actual(self, task: str, model: str, since_s: float) -> dict[str, Any] | None:
         """What a model did at a task in live traffic since a Unix time; see ``observe``."""
@@ -143,7 +143,7 @@ class LearningQueries:
 
     async def summary(self) -> dict[str, Any]:
         """Counts over everything, and what is known per task."""
-        learned, now_s = self._learned, self._clock()
+        learned, now_s = self._learnings, self._clock()
         return {
             "outcomes": sum(cell.count for cell in learned.cells.values()),
             "scores": sum(cell.quality_count for cell in learned.cells.values()),
@@ -169,13 +169,13 @@ class LearningQueries:
             counts = await asyncio.to_thread(self._store.import_lines, lines)
             evidence = await asyncio.to_thread(self._store.current_evidence, self._half_life)
             imported = await asyncio.to_thread(load_knowledge, self._store)
-            self._learned.take(*evidence)
+            self._learnings.take(*evidence)
             for entry in self._log.entries:  # those that came in meanwhile and are not durable yet
                 if isinstance(entry, Batch):
-                    self._learned.fold(entry.outcomes)
+                    self._learnings.fold(entry.outcomes)
                 elif isinstance(entry, LateScore):
-                    self._learned.score(entry.cell, entry.score)
-            self._learned.adopt(imported)
+                    self._learnings.score(entry.cell, entry.score)
+            self._learnings.adopt(imported)
         return counts
 
     async def health(self) -> dict[str, Any]:
@@ -189,8 +189,8 @@ class LearningQueries:
             "failed_writes": self._log.failures,
             "invalid_outcomes": self._invalid,
             "waiting_feedback": self._desk.waiting,
-            "cells": len(self._learned.cells),
-            "tasks": len(self._learned.knowledge),
+            "cells": len(self._learnings.cells),
+            "tasks": len(self._learnings.knowledge),
         }
 
 

@@ -19,7 +19,7 @@ from hotswap_ray.core.autoswap.task_tests import TaskTests
 from hotswap_ray.core.autoswap.view import Alarm, Finding, Look, ModelFacts, TaskView, inputs_of
 from hotswap_ray.core.evidence.beliefs import NO_REFERENCE, Beliefs
 from hotswap_ray.core.evidence.cell import Cell, Evidence
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.utility import Reference, utility, weighs_quality_only
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.policies.selection import Arm
@@ -30,7 +30,7 @@ class Decider:
     """Holds the tests of every task that the arbiter may decide about, and decides by them.
 
     Args:
-        learned: Evidence and knowledge. Cells whose evidence holds no longer are forgotten there.
+        learnings: Evidence and knowledge. Cells whose evidence holds no longer are forgotten there.
         trusted: Whether the scores of one key may decide alone.
 
     Attributes:
@@ -39,8 +39,8 @@ class Decider:
         forgot: Whether evidence was given up that the store still has.
     """
 
-    def __init__(self, learned: Learned, trusted: bool = False) -> None:
-        self._learned = learned
+    def __init__(self, learnings: Learnings, trusted: bool = False) -> None:
+        self._learnings = learnings
         self._trusted = trusted
         self._tasks: dict[str, TaskTests] = {}
         self._models: Mapping[str, ModelFacts] = {}
@@ -85,7 +85,7 @@ class Decider:
             kept: Models that are never unloaded.
         """
         self._models = models
-        self._learned.prices = {name: facts.price for name, facts in models.items()}
+        self._learnings.prices = {name: facts.price for name, facts in models.items()}
         watched = [view for view in views if view.settings.mode != "off"]
         for task in self._tasks.keys() - {view.task for view in watched}:
             del self._tasks[task]
@@ -107,7 +107,7 @@ class Decider:
             findings.append(Finding(decision, inputs_of(state, view.settings)))
             states.append((state, view.settings))
             for model in task_tests.reopen(decision):
-                self._learned.forget((view.task, model))
+                self._learnings.forget((view.task, model))
                 self.forgot = True
         # Every task must agree, also one that may not use a model just now, because limits change.
         if states and all(v.unload and v.settings.mode == "on" for v in views):
@@ -122,9 +122,9 @@ class Decider:
 
     def _beliefs(self, views: Sequence[TaskView]) -> Beliefs:
         """Priors from all tasks, also from those not watched: they inform about the same models."""
-        tasks = dict.fromkeys((*(view.task for view in views), *self._learned.knowledge))
+        tasks = dict.fromkeys((*(view.task for view in views), *self._learnings.knowledge))
         models = dict.fromkeys((*self._models, *(view.active for view in views)))
-        return Beliefs(self._learned.cells if views else {}, [*tasks], [*models])
+        return Beliefs(self._learnings.cells if views else {}, [*tasks], [*models])
 
     def _state(
         self,
@@ -136,10 +136,10 @@ class Decider:
     ) -> TaskState:
         task, candidate_tests = view.task, task_tests.candidate_tests
         models = [view.active, *view.candidates] if view.meets_limits else [*view.candidates]
-        limit_ms = self._learned.known(task).requirements.max_latency_ms
-        cells = {m: self._learned.cells.get((task, m)) for m in models}
+        limit_ms = self._learnings.known(task).requirements.max_latency_ms
+        cells = {m: self._learnings.cells.get((task, m)) for m in models}
         fit = [m for m in models if not _too_slow(cells[m], limit_ms, view.settings.min_samples)]
-        costs_usd = {m: self._learned.mean_cost_usd(cells[m]) for m in fit}
+        costs_usd = {m: self._learnings.mean_cost_usd(cells[m]) for m in fit}
         preferences = self._preferences(task)
         reference = self._reference(preferences, {m: cells[m] for m in fit}, costs_usd)
         self._references[task] = reference
@@ -157,7 +157,7 @@ class Decider:
             reward,
             success=outcome.success,
             latency_ms=outcome.latency_ms,
-            cost_usd=self._learned.cost_usd(outcome.model, outcome.tokens_in, outcome.tokens_out),
+            cost_usd=self._learnings.cost_usd(outcome.model, outcome.tokens_in, outcome.tokens_out),
             memory_bytes=outcome.memory_bytes or self._facts(outcome.model).memory_bytes or None,
         )
 
@@ -165,7 +165,7 @@ class Decider:
         return self._models.get(model) or ModelFacts()
 
     def _preferences(self, task: str) -> Preferences:
-        return self._learned.known(task).preferences
+        return self._learnings.known(task).preferences
 
     def _reference(
         self,

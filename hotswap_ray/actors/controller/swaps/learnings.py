@@ -26,7 +26,7 @@ LOADS = 200  # swaps searched for earlier loads; few enough that a check stays q
 STEADY_S = 60.0  # what counts as "before" when the price of a load is measured
 
 
-class Learning(Protocol):
+class SwapLearningPort(Protocol):
     """What a swap asks of the learnings."""
 
     async def transfer(self, task: str, from_model: str, to_model: str) -> Any:
@@ -61,7 +61,7 @@ class SwapLearning:
     """
 
     def __init__(
-        self, store: Store, pool: ModelPool, learning: Learning, clock: Callable[[], float]
+        self, store: Store, pool: ModelPool, learning: SwapLearningPort, clock: Callable[[], float]
     ) -> None:
         self._store = store
         self._pool = pool

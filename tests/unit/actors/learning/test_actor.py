@@ -51,7 +51,7 @@ def make(store, tasks=(CAPITALS,), **options):
 
 def memory(actor):
     """Evidence in memory, rounded as far as batches may differ in the last bits."""
-    return {key: rounded(cell) for key, cell in actor._learned.cells.items()}
+    return {key: rounded(cell) for key, cell in actor._learnings.cells.items()}
 
 
 def rounded(cell):
@@ -284,9 +284,9 @@ async def test_prices_are_known_from_the_start_for_models_of_the_file_and_added_
     store.save_model(added.model_dump_json(), "small", "runtime")  # the file has it by now
     store.save_model('{"written": "by another version"}', "old", "runtime")
     actor = make(store, prices={"small": Price(1, 2)})
-    assert actor._learned.prices == {"small": Price(1, 2), "new": Price(4, 0)}
+    assert actor._learnings.prices == {"small": Price(1, 2), "new": Price(4, 0)}
     await actor.take_prices({"small": Price(3, 3)})
-    assert actor._learned.prices == {"small": Price(3, 3)}
+    assert actor._learnings.prices == {"small": Price(3, 3)}
 
 
 async def test_a_transfer_leaves_evidence_with_its_model(store, outcome):

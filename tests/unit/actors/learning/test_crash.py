@@ -42,7 +42,7 @@ def test_after_kill_9_all_that_was_acknowledged_is_in_the_evidence_exactly(store
     store = Store(store_url)
     frame = store.outcomes_frame(limit=10**9)
     assert len(frame) >= 10 * acknowledged
-    learned = LearningActor(store)._learned
+    learned = LearningActor(store)._learnings
     rows = {row["model"]: row for row in learned.rows()}
     for model, part in frame.groupby("model"):
         assert rows[model]["count"] == len(part)

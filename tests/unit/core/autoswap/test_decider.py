@@ -7,7 +7,7 @@ import pytest
 from hotswap_ray.core.autoswap.decide import Settings
 from hotswap_ray.core.autoswap.decider import Decider
 from hotswap_ray.core.autoswap.view import ModelFacts, TaskView
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.spec.task import Preferences, Requirements, TaskSpec
@@ -19,7 +19,7 @@ class World:
     """One task ``t`` served by ``a``; a clock; requests numbered."""
 
     def __init__(self, trusted=False, **view):
-        self.learned = Learned(500)
+        self.learned = Learnings(500)
         self.learned.configure([TaskSpec(id="t", model="a")])
         self.decider = Decider(self.learned, trusted)
         self.alarms = 0
@@ -315,7 +315,7 @@ def test_experiments_survive_a_restart():
 
 
 def test_a_flood_on_one_task_takes_nothing_from_another():
-    learned = Learned(500)
+    learned = Learnings(500)
     learned.configure([TaskSpec(id=t, model="a") for t in ("quiet", "flood")])
     decider = Decider(learned)
     views = [TaskView(t, "a", ("b",), Settings(cooldown_s=0)) for t in ("quiet", "flood")]
@@ -354,7 +354,7 @@ def test_the_order_of_the_tasks_does_not_change_what_is_unloaded():
     found = {}
     for least in (10, 10_000):  # the second task wants to see more than it ever does
         for order in ("tu", "ut"):
-            learned = Learned(500)
+            learned = Learnings(500)
             learned.configure([TaskSpec(id=name, model="a") for name in "tu"])
             decider = Decider(learned)
             each = {

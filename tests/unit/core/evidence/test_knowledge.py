@@ -12,7 +12,7 @@ import pytest
 from hotswap_ray.core.errors import NotFound
 from hotswap_ray.core.evidence.cell import Evidence, Moments, group, problem
 from hotswap_ray.core.evidence.knowledge import TaskKnowledge, derive_complexity, transfer
-from hotswap_ray.core.evidence.learned import Learned
+from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.prior import CAP, Belief
 from hotswap_ray.core.evidence.recent import RecentLatencies
 from hotswap_ray.core.outcome import Criteria
@@ -250,7 +250,7 @@ def test_a_transfer_hands_over_the_task_and_copies_no_observation(outcome):
 
 
 def test_a_transfer_takes_under_a_millisecond_with_twenty_models(outcome):
-    learned = Learned(500)
+    learned = Learnings(500)
     for number in range(20):
         learned.fold(traffic(outcome, 500, seed=number, model=f"m{number}"))
     took = []
@@ -264,14 +264,14 @@ def test_a_transfer_takes_under_a_millisecond_with_twenty_models(outcome):
 
 
 def test_an_unknown_task_is_refused_with_the_closest_name():
-    learned = Learned(500)
+    learned = Learnings(500)
     learned.configure([TaskSpec(id="capitals", model="small")])
     with pytest.raises(NotFound, match="did you mean 'capitals'"):
         learned.known("capitols")
 
 
 def test_imported_knowledge_does_not_replace_this_configuration():
-    learned = Learned(500)
+    learned = Learnings(500)
     learned.configure([TaskSpec(id="t", model="small", quality_target=0.6)])
     learned.adopt({"t": TaskKnowledge("t", quality_target=0.1, complexity="high", seen=5)})
     assert learned.known("t") == replace(
@@ -297,7 +297,7 @@ def test_recent_latencies_compare_two_stretches_of_time(outcome):
 
 
 def test_the_prior_of_a_new_model_is_weak_and_comes_from_what_it_did_elsewhere(outcome):
-    learned = Learned(500)
+    learned = Learnings(500)
     for task, good in (("a", 0.9), ("b", 0.8)):
         for model, offset in (("small", 0.0), ("large", -0.6)):
             scores = [outcome(n, task=task, model=model, quality=good + offset) for n in range(80)]

@@ -15,7 +15,7 @@ async def test_a_model_added_while_every_mode_is_off_has_its_price_in_the_learni
     await world.start()
 
     def cost_usd():
-        return world.learning._learned.cost_usd("new", 0, 1_000_000)
+        return world.learning._learnings.cost_usd("new", 0, 1_000_000)
 
     await world.controller.load("new", PRICED)
     await world.until(lambda: cost_usd() == 5)

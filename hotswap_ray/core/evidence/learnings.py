@@ -23,7 +23,7 @@ from hotswap_ray.core.spec.task import TaskSpec
 Array = NDArray[np.float64]
 
 
-class Learned:
+class Learnings:
     """The state of the learning actor.
 
     Args:

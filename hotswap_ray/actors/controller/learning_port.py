@@ -8,8 +8,8 @@ from hotswap_ray.actors.controller.autoswap.loop import Decides
 from hotswap_ray.actors.controller.bench.run import OutcomeSink
 from hotswap_ray.actors.controller.schedules.swaps import Measures
 from hotswap_ray.actors.controller.swaps.canary import Observes
-from hotswap_ray.actors.controller.swaps.learnings import Learning
+from hotswap_ray.actors.controller.swaps.learnings import SwapLearningPort
 
 
-class Learnings(Learning, OutcomeSink, Decides, Observes, Measures, Protocol):
+class LearningPort(SwapLearningPort, OutcomeSink, Decides, Observes, Measures, Protocol):
     """All that the controller asks of the learning actor."""
