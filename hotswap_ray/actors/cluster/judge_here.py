@@ -10,6 +10,7 @@ import orjson
 from hotswap_ray.core.answers import checkers
 from hotswap_ray.core.answers.form import has_form
 from hotswap_ray.core.answers.judge_messages import Job, Judgement
+from hotswap_ray.core.answers.thinking import without_thinking
 from hotswap_ray.core.errors import CheckerFailed
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.engines import sse
@@ -48,8 +49,8 @@ def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
         streamed: Which of these.
 
     Returns:
-        Text of the first choice. Of a message that has none, its refusal, else the JSON
-        arguments of its tool call, as an array if there are several.
+        Text of the first choice, without thinking. Of a message that has none, its refusal,
+        else the JSON arguments of its tool call, as an array if there are several.
 
     Raises:
         CheckerFailed: This is no whole answer.
@@ -63,8 +64,8 @@ def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
         body = assemble(endpoint, _chunks(raw)) if streamed else orjson.loads(raw)
         choice = min(body["choices"], key=lambda choice: choice.get("index") or 0)
         if endpoint == "completions":
-            return str(choice["text"] or "")
-        return _message_text(choice["message"])
+            return without_thinking(str(choice["text"] or ""))
+        return without_thinking(_message_text(choice["message"]))
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         text = f"the answer cannot be read: {type(error).__name__}: {error}"
         raise CheckerFailed(text[:300]) from error

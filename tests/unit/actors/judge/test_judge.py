@@ -325,3 +325,22 @@ class TestJudgeWatchdog:
             await waiting
         transport.hung = False
         assert await link.judge([job("Paris")]) == [Judgement(1.0)]
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        Check(kind="exact", value="42"),
+        Check(kind="numeric", value="42"),
+        Check(kind="length", max_chars=10),
+        Check(kind="regex", value="^42$"),
+    ],
+    ids=lambda check: check.kind,
+)
+async def test_thinking_is_no_part_of_the_judged_text(check):
+    said = "<think>17? no, 6 times 7.</think>\n\n42"
+    whole = Job((check,), "chat/completions", {}, message(content=said))
+    chunks = stream(*(delta(content=part) for part in (said[:9], said[9:])))
+    streamed = Job((check,), "chat/completions", {}, chunks, streamed=True)
+    apart = Job((check,), "chat/completions", {}, message(content="42", reasoning_content="17?"))
+    assert [j.quality for j in await judge_here([whole, streamed, apart])] == [1, 1, 1]
