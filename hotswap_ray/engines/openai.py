@@ -57,7 +57,7 @@ class OpenAIOptions(BaseModel):
     api_key: SecretStr | None = Field(None, description="Sent as a bearer token.")
     connect_timeout_s: float = Field(5, gt=0, le=3600, description="Time to connect.")
     first_byte_timeout_s: float = Field(
-        60, gt=0, le=86_400, description="Time to the first byte, and between two chunks."
+        60, gt=0, le=86_400, description="Of a stream: to the first byte, and between two chunks."
     )
     total_timeout_s: float = Field(600, gt=0, le=86_400, description="Time to the last byte.")
     max_retries: int = Field(2, ge=0, le=20, description="Further tries to connect.")
@@ -101,7 +101,6 @@ class OpenAIEngine:
         self._client = httpx.AsyncClient(
             base_url=options.base_url.rstrip("/") + "/",
             headers={"authorization": f"Bearer {key}"} if key else {},
-            timeout=httpx.Timeout(options.first_byte_timeout_s, connect=options.connect_timeout_s),
             limits=httpx.Limits(max_connections=None),
         )
         try:
@@ -125,8 +124,10 @@ class OpenAIEngine:
         """Answer whole; see ``Engine.generate``."""
         request = {key: value for key, value in body.items() if key != "stream_options"}
         request |= {"model": self._model, "stream": False}
-        async with self._request("POST", endpoint, request) as response:
-            async with asyncio.timeout(self._options.total_timeout_s):
+        # A whole answer has its first byte when it is done, so only the total limit fits it.
+        limit_s = self._options.total_timeout_s
+        async with self._request("POST", endpoint, request, limit_s) as response:
+            async with asyncio.timeout(limit_s):
                 answer = self._parse(await response.aread())
         usage = UsageSum()
         usage.add(answer.get("usage"))
@@ -204,9 +205,16 @@ class OpenAIEngine:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, url: str, body: dict[str, Any] | None = None
+        self,
+        method: str,
+        url: str,
+        body: dict[str, Any] | None = None,
+        silence_s: float | None = None,
     ) -> AsyncIterator[httpx.Response]:
-        """Send, retry connecting, map every failure; the body is not read yet."""
+        """Send, retry connecting, map every failure; the body is not read yet.
+
+        ``silence_s`` is the longest time without a byte, ``first_byte_timeout_s`` if unset.
+        """
         client = self._client
         if client is None:
             raise EngineUnavailable(f"{self._spec.id}: the engine is not started")
@@ -216,7 +224,11 @@ class OpenAIEngine:
             retry=retry_if_exception_type((httpx.ConnectError, httpx.ConnectTimeout)),
             reraise=True,
         )
-        request = client.build_request(method, url, json=body)
+        options = self._options
+        timeout = httpx.Timeout(
+            silence_s or options.first_byte_timeout_s, connect=options.connect_timeout_s
+        )
+        request = client.build_request(method, url, json=body, timeout=timeout)
         try:
             # Not around the yield: the reader of a stream may be another task.
             async with asyncio.timeout(self._options.total_timeout_s):

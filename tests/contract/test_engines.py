@@ -217,14 +217,26 @@ async def test_an_error_status_becomes_our_error_with_the_servers_words(serve_en
 
 
 @pytest.mark.parametrize("options", [{"first_byte_timeout_s": 0.2}, {"total_timeout_s": 0.2}])
-async def test_a_server_that_is_too_slow_is_a_timeout_whole_and_streamed(serve_engine, options):
-    engine = remote(serve_engine(simulated(ttft_ms=60_000)))
-    engine = remote(str(engine._options.base_url), **options)
+async def test_a_stream_that_begins_too_late_is_a_timeout(serve_engine, options):
+    engine = remote(serve_engine(simulated(ttft_ms=60_000)), **options)
+    await engine.start()
+    with pytest.raises(EngineTimeout):
+        await anext(engine.stream("completions", body_of("completions")))
+    await engine.stop()
+
+
+async def test_a_whole_answer_that_takes_too_long_is_a_timeout(serve_engine):
+    engine = remote(serve_engine(simulated(ttft_ms=60_000)), total_timeout_s=0.2)
     await engine.start()
     with pytest.raises(EngineTimeout):
         await engine.generate("completions", body_of("completions"))
-    with pytest.raises(EngineTimeout):
-        await anext(engine.stream("completions", body_of("completions")))
+    await engine.stop()
+
+
+async def test_a_whole_answer_may_take_longer_than_a_streams_first_byte(serve_engine):
+    engine = remote(serve_engine(simulated(ttft_ms=500)), first_byte_timeout_s=0.1)
+    await engine.start()
+    assert text_of(await engine.generate("completions", body_of("completions")))
     await engine.stop()
 
 
