@@ -20,6 +20,8 @@ Header = tuple[bytes, bytes]
 Headers = list[Header]
 
 JSON = (b"content-type", b"application/json")
+MOST_LEVELS = 64
+"""Of a request's JSON: what is nested deeper may fail on its way to the model, which is blamed."""
 
 
 def header(scope: Scope, name: bytes) -> str | None:
@@ -35,7 +37,7 @@ async def read_json(receive: Receive, max_bytes: int, *, optional: bool = False)
 
     Raises:
         TooLarge: Longer than ``max_bytes``.
-        InvalidRequest: Not a JSON object.
+        InvalidRequest: Not a JSON object, or nested too deeply to be passed on.
     """
     parts, size = [], 0
     while True:
@@ -49,13 +51,31 @@ async def read_json(receive: Receive, max_bytes: int, *, optional: bool = False)
             break
     if optional and not size:
         return {}
+    raw = b"".join(parts)
     try:
-        body = orjson.loads(b"".join(parts))
+        body = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
         raise InvalidRequest(f"the body is not JSON: {error}") from None
     if not isinstance(body, dict):
         raise InvalidRequest("the body must be a JSON object")
+    # Counting is quick, so that most bodies need no walk.
+    if raw.count(b"{") + raw.count(b"[") > MOST_LEVELS and not _is_shallow(body):
+        raise InvalidRequest(f"the body is nested more than {MOST_LEVELS} levels deep")
     return body
+
+
+def _is_shallow(body: dict[str, Any]) -> bool:
+    level: list[Any] = [body]
+    for _ in range(MOST_LEVELS):
+        level = [
+            inner
+            for value in level
+            for inner in (value.values() if isinstance(value, dict) else value)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return True
+    return False
 
 
 def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:

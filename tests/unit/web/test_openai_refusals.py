@@ -49,6 +49,21 @@ async def test_a_chat_with_wrong_types_is_refused_before_any_model_sees_it(world
     assert not world.router.recorder.outcomes
 
 
+def nested(levels):
+    return json.loads('{"x":' * (levels - 1) + "[]" + "}" * (levels - 1))
+
+
+@pytest.mark.parametrize(("levels", "status"), [(63, 200), (64, 400), (200, 400)])
+async def test_a_body_nested_too_deeply_is_the_clients_mistake_and_no_models(world, levels, status):
+    wide = [{"type": "text", "text": "hi"}] * 10
+    body = {"messages": [{"role": "user", "content": wide}], "extra": nested(levels)}
+    response = await world.http.post("/v1/chat/completions", json=body)
+    assert response.status_code == status
+    if status == 400:
+        refused(response, 400, "invalid_request", "64 levels")
+        assert not world.router.recorder.outcomes
+
+
 @pytest.mark.parametrize("body", [{}, {"prompt": None}, {"prompt": 5}, {"prompt": {"a": 1}}])
 async def test_a_completion_without_a_prompt_is_refused(world, body):
     refused(await world.http.post("/v1/completions", json=body), 400, "invalid_request", "prompt")
