@@ -149,7 +149,11 @@ async def test_what_a_candidate_costs_is_told_with_the_views(tmp_path):
     world.learning.look = _noting(world.learning.look, asked)
     await world.start()
     world.fleet.scripts["b"].load_s = 0.01
-    await world.until(lambda: asked and asked[-1][0]["a"].memory_bytes)
+
+    def is_loaded():
+        return asked and asked[-1][0]["a"].memory_bytes and asked[-1][0]["a"].load_s == 0
+
+    await world.until(is_loaded)  # a look may come while it is still being loaded
     models, kept = asked[-1]
     assert (models["a"].load_s, models["b"].load_s) == (0.0, 30.0)  # b was never seen
     assert models["b"].price == Price(0, 2)
