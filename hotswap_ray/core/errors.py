@@ -6,6 +6,7 @@
      x ConfigError             invalid_config       400
      x RequestError
        + InvalidRequest        invalid_request      400
+         + ContextExceeded     context_length_exceeded 400
        + Unauthorized          unauthorized         401
        + NotFound              not_found            404  unknown model, task, swap, request
        + MethodNotAllowed      method_not_allowed   405
@@ -14,6 +15,7 @@
      x EngineError             engine_error         500
        + EngineUnavailable     engine_unavailable   503  retry
        + EngineTimeout         engine_timeout       503  retry
+       + Saturated             saturated            503  retry
        + EngineLoadFailed      load_failed          503
        + NotSupported          not_supported        400
      x SwapError               swap_error           409
@@ -96,6 +98,15 @@ class InvalidRequest(RequestError):
     """The body or a header is malformed, or exceeds a limit of the model."""
 
 
+class ContextExceeded(InvalidRequest):
+    """The prompt is longer than the model's context; the message has both numbers.
+
+    The code is OpenAI's, by which clients shorten a conversation or take a bigger model.
+    """
+
+    code = "context_length_exceeded"
+
+
 class Unauthorized(RequestError):
     """The bearer token is missing or wrong."""
 
@@ -151,6 +162,14 @@ class EngineTimeout(EngineError):
     """The engine gave no first byte, or no end, within its limit."""
 
     code = "engine_timeout"
+    http_status = 503
+    retryable = True
+
+
+class Saturated(EngineError):
+    """The engine's server lives and has no room just now; it is busy, not broken."""
+
+    code = "saturated"
     http_status = 503
     retryable = True
 

@@ -48,6 +48,10 @@ class Engine(Protocol):
         """Whether ``sleep`` gives memory back for this model."""
         ...
 
+    # An engine may also have `features(cls, spec) -> dict[str, bool]`, a class method: what it
+    # surely does and surely lacks, by the names of `core/fit/capabilities.py` (tools, json,
+    # vision, logprobs, n). What is not named there is not known and passed on to the engine.
+
     async def start(self) -> None:
         """Load the weights. Raises ``EngineLoadFailed`` with the reason."""
         ...

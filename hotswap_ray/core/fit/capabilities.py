@@ -18,6 +18,8 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "vision": ("image", "images", "image_input", "image_understanding", "multimodal_image"),
     "embeddings": ("embedding", "embed", "text_embedding", "text_embeddings"),
     "reasoning": ("thinking", "reasoning_output", "reasoning_content", "chain_of_thought"),
+    "logprobs": ("logprob", "log_probabilities", "token_logprobs"),
+    "n": ("n_choices", "several_answers", "several_choices", "multiple_choices"),
     "stop": ("stop_sequence", "stop_sequences", "stop_words", "stop_strings"),
     "stream_usage": ("streaming_usage", "stream_options", "usage_in_stream"),
 }
