@@ -29,6 +29,9 @@ BAD: dict[str, dict[str, float]] = {
     "errors_20_percent": {"errors": 0.2},
     "p95_twice": {"slower": 2.0},
     "quality_0.2_less": {"quality": 0.6},
+    "refuses_a_tenth": {"refusals": 0.1},
+    "slow_after_its_role_chunk": {"slower_to_begin": 2.0},
+    "fails_in_tool_loops_only": {"errors_in_loops": 0.4},
 }
 
 
@@ -38,13 +41,23 @@ def traffic(
     errors: float = 0.01,
     slower: float = 1.0,
     quality: float = 0.8,
+    refusals: float = 0.0,
+    slower_to_begin: float = 1.0,
+    errors_in_loops: float = 0.0,
 ) -> Seen:
-    """Requests of a model."""
+    """Requests of a model, every third in a tool loop; one that was refused has no answer."""
     success = (rng.random(number) >= errors) * 1.0
+    if errors_in_loops:
+        success[::3] = rng.random(len(success[::3])) >= errors_in_loops
+    refused = (rng.random(number) < refusals) * 1.0 if refusals else np.zeros(number)
+    success *= 1 - refused
     judged = np.where(success > 0, (rng.random(number) < quality) * 1.0, np.nan)
     none = np.full(number, np.nan)
     latency_ms = rng.lognormal(3, 0.4, number) * slower
-    return Seen(success, latency_ms, none, judged, np.arange(number) * 1.0, none, none)
+    # Most of an answer's time goes by before its first token here.
+    ttft_ms = latency_ms * 0.8 * slower_to_begin
+    at_s = np.arange(number) * 1.0
+    return Seen(success, latency_ms, ttft_ms, judged, at_s, none, none, refused)
 
 
 def head(seen: Seen, number: int) -> Seen:

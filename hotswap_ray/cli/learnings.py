@@ -9,6 +9,9 @@ import typer
 
 from hotswap_ray.cli import output
 from hotswap_ray.cli.output import NAMESPACE, Address, AsJson, Namespace
+from hotswap_ray.core.outcome import Ending
+
+UNANSWERED = tuple(ending.value for ending in Ending if ending is not Ending.OK)
 
 app = typer.Typer(help="Show, export and import what was learned.", no_args_is_help=True)
 
@@ -38,7 +41,7 @@ def show(
         ]
         output.emit_table(f"task {task}", ("known", "value"), facts)
     columns = ("task", "model", "requests", "success", "quality", "scores", "p50 ms", "p99 ms",
-               "tokens in", "tokens out", "memory")  # fmt: skip
+               "tokens in", "tokens out", "memory", "not answered")  # fmt: skip
     table = [
         (
             row["task"],
@@ -52,6 +55,7 @@ def show(
             output.number(row["tokens_in"], 0),
             output.number(row["tokens_out"], 0),
             output.mib(row["memory_bytes"]),
+            ", ".join(f"{row[end]} {end}" for end in UNANSWERED if row.get(end)),
         )
         for row in rows
     ]

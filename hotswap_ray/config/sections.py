@@ -9,6 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, field_validator, model_validator
 
 from hotswap_ray.core.names import Name, Strict
+from hotswap_ray.core.routing.conversation import ORDER
 from hotswap_ray.core.spec.rollout import CanarySpec, GuardrailSpec
 
 
@@ -43,6 +44,21 @@ class ServerConfig(Strict):
     )
     request_timeout_s: float = Field(
         600, ge=0.05, le=86_400, description="Longest whole answer, streaming included."
+    )
+    stream_idle_timeout_s: float = Field(
+        120, ge=0.05, le=86_400, description="Longest silence in the middle of a streamed answer."
+    )
+    tool_result_wait_s: float = Field(
+        30,
+        ge=0,
+        le=3600,
+        description="Longest a model that is replaced waits for the result of a call it made.",
+    )
+    conversation_keys: tuple[str, ...] = Field(
+        ORDER,
+        max_length=32,
+        description="What names a conversation, the best first: headers have a hyphen, fields of "
+        "the body none; `messages` stands for the first messages.",
     )
     hold_timeout_s: float = Field(
         120, ge=0, le=3600, description="Longest a request waits while a swap holds its route."

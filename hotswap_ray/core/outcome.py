@@ -20,12 +20,34 @@ class RoutingDecision(StrEnum):
     EXPLORE = "explore"
     PINNED = "pinned"
     FALLBACK = "fallback"
+    ESCALATED = (
+        "escalated"  # the one that would have answered cannot: it lacks context, or a feature
+    )
+    CONVERSATION = "conversation"  # a tool loop ends where it began, whatever the route says now
     # These occur in outcomes only, never in the header:
     SHADOWED = "shadowed"  # the active model answered, and a candidate got a copy
     SHADOW = "shadow"  # the candidate's answer to that copy, which no client saw
     BENCH = "bench"
     GOLDEN = "golden"
+    REFUSED = "refused"  # by us, so no model was asked
 
+
+class Ending(StrEnum):
+    """How a request ended. Each ends as exactly one of these at every model that it was sent to."""
+
+    OK = "ok"
+    FAILED = "failed"
+    TIMED_OUT = "timed_out"
+    REFUSAL = "refusal"  # a candidate answered 4xx to what the active model then answered
+    # The model is not to blame for these:
+    CLIENT_ERROR = "client_error"  # 4xx, and nobody else took it
+    CANCELLED = "cancelled"  # the client left
+    SATURATED = "saturated"  # it had no room just then
+    REFUSED = "refused"  # by us
+
+
+NEUTRAL = frozenset({Ending.CLIENT_ERROR, Ending.CANCELLED, Ending.SATURATED, Ending.REFUSED})
+"""Endings that say nothing of a model: counted, and never evidence."""
 
 SHADOW_PREFIX = "shadow-"
 """Before the request id in the outcome of a copy."""
@@ -50,6 +72,8 @@ class Outcome:
         memory_bytes: Memory of the replica; 0 when unknown.
         quality: Score in [0, 1]; ``None`` when nobody judged it. Missing is missing.
         format_ok: Whether the answer has the form asked for; ``None`` where none was.
+        ending: How it ended, where ``success`` alone does not tell; see ``end``.
+        status: HTTP status that it ended with; 0 where it was answered, or is not known.
     """
 
     request_id: str
@@ -66,6 +90,23 @@ class Outcome:
     memory_bytes: int = 0
     quality: float | None = None
     format_ok: bool | None = None
+    ending: str | None = None
+    status: int = 0
+
+    @property
+    def end(self) -> str:
+        """How it ended, one of ``Ending``.
+
+        Example:
+            >>> Outcome("r", "t", "m", 1, "active", 0.0, False, 12.5).end
+            <Ending.FAILED: 'failed'>
+        """
+        return self.ending or (Ending.OK if self.success else Ending.FAILED)
+
+    @property
+    def is_evidence(self) -> bool:
+        """Whether it says something of the model: it answered, or is to blame that it did not."""
+        return self.ending not in NEUTRAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ PRUNED_AT_ONCE = 50_000
 
 COLUMNS = [
     "request_id", "task", "model", "generation", "decision", "at_s", "success", "latency_ms",
-    "ttft_ms", "tokens_in", "tokens_out", "memory_bytes", "quality", "format_ok",
+    "ttft_ms", "tokens_in", "tokens_out", "memory_bytes", "quality", "format_ok", "ending",
+    "status",
 ]  # fmt: skip
 
 
@@ -91,13 +92,15 @@ class OutcomeLog(Database):
         key: Callable[[str], bytes] = digest,
     ) -> int:
         name_ids = self._number(
-            connection, {n for o in batch for n in (o.task, o.model, o.decision)}
+            connection,
+            {n for o in batch for n in (o.task, o.model, o.decision, o.ending) if n is not None},
         )
         rows = [
             (
                 row_id, key(o.request_id), name_ids[o.task], name_ids[o.model], o.generation,
                 name_ids[o.decision], o.at_s, o.success, o.latency_ms, o.ttft_ms,
                 o.tokens_in, o.tokens_out, o.memory_bytes, o.quality, o.format_ok,
+                None if o.ending is None else name_ids[o.ending], o.status,
             )
             for row_id, o in zip(ids, batch, strict=True)
         ]  # fmt: skip
@@ -144,19 +147,19 @@ class OutcomeLog(Database):
             row = connection.execute(query).first()
         return None if row is None else StoredRequest(*row)
 
-    def find_outcome(self, request_id: str) -> dict[str, Any] | None:
-        """The last outcome of a request as named values, or ``None`` when unknown."""
+    def find_outcomes(self, request_id: str) -> list[dict[str, Any]]:
+        """Every outcome of a request as named values, in order: one for each model it met."""
         query = (
             select(outcomes)
             .where(outcomes.c.request == digest(request_id))
-            .order_by(func.abs(outcomes.c.id).desc())
-            .limit(1)
+            .order_by(func.abs(outcomes.c.id))
         )
         with self._reading() as connection:
-            row = connection.execute(query).first()
-            if row is None:
-                return None
-            return dict(zip(COLUMNS, row_values(row, self._names(connection)), strict=True))
+            name = self._names(connection)
+            return [
+                dict(zip(COLUMNS, row_values(row, name), strict=True))
+                for row in connection.execute(query)
+            ]
 
     def set_quality(
         self, request_id: str, score: float, idempotency_key: str, comment: str | None = None
@@ -310,6 +313,7 @@ def row_values(row: Any, name: dict[int, str]) -> tuple[Any, ...]:
         bytes(row.request).hex(), name[row.task], name[row.model], row.generation,
         name[row.decision], row.at_s, row.success, row.latency_ms, row.ttft_ms,
         row.tokens_in, row.tokens_out, row.memory_bytes, row.quality, row.format_ok,
+        None if row.ending is None else name[row.ending], row.status or 0,
     )  # fmt: skip
 
 

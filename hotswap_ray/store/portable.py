@@ -27,7 +27,7 @@ from hotswap_ray.store.schema import feedback, imports, outcomes
 SCHEMA = 1
 """Version of the lines written; every version up to it can be read."""
 CHUNK = 1000
-LATER = ("format_ok",)
+LATER = ("format_ok", "ending", "status")
 """Columns that lines of an earlier version do not have."""
 
 

@@ -113,6 +113,8 @@ outcomes = Table(
     Column("memory_bytes", BigInteger, nullable=False),
     Column("quality", Double),
     Column("format_ok", Boolean),
+    Column("ending", Integer),
+    Column("status", Integer),
     # A request may have two outcomes: the model that failed and the fallback that answered.
     Index("outcomes_by_request", "request", "model", "generation", unique=True),
 )

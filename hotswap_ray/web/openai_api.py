@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from hotswap_ray.actors.ingress.call import Call
@@ -16,6 +16,7 @@ from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import HotswapError, InvalidRequest, MethodNotAllowed, NotFound
 from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.conversation import MESSAGES, Key
 from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
 from hotswap_ray.web.asgi import (
     JSON,
@@ -180,7 +181,7 @@ class OpenAIApi:
             model,
             header(scope, b"x-hotswap-task"),
             task,
-            conversation=conversation(scope, body),
+            names=names_of(scope, body, self._config.conversation_keys),
         )
         if not stream:
             assignment, answer = await self._router.generate(call)
@@ -222,13 +223,22 @@ class OpenAIApi:
         await send_json(send, 200, {"request_id": subject, "score": score})
 
 
-def conversation(scope: Scope, body: Mapping[str, Any]) -> str | None:
-    """The conversation's id: its session header, else OpenAI's ``user``."""
-    for name in (b"x-session-id", b"x-conversation-id"):
-        if key := header(scope, name):
-            return key
-    user = body.get("user")
-    return user if isinstance(user, str) and user else None
+def names_of(scope: Scope, body: Mapping[str, Any], order: Sequence[str]) -> tuple[Key, ...]:
+    """What a request has of the names of a conversation, the best first.
+
+    Args:
+        scope: Of the request, for its headers.
+        body: OpenAI request, for its fields.
+        order: Of ``server.conversation_keys``.
+    """
+    names = []
+    for name in order:
+        value = header(scope, name.encode()) if "-" in name else body.get(name)
+        if name == MESSAGES:
+            names.append((name, ""))
+        elif isinstance(value, str) and value:
+            names.append((name, value))
+    return tuple(names)
 
 
 def caller(scope: Scope) -> str:

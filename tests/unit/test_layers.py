@@ -112,10 +112,8 @@ BROAD_CATCHES: dict[str, str] = {
     "core.answers.checkers:_called": "a checker is code of others",
     "core.answers.checkers:find_checker": "so is the module that it is imported from",
     # --- a failure of a model: an outcome, and raised again where no other model can serve
-    "actors.ingress.router:Router._generate": "it may be anything; the outcome is recorded",
-    "actors.ingress.router:Router._stream": "as in `_generate`",
-    "actors.ingress.router:Router.generate": "the fallback serves, or it is raised again",
-    "actors.ingress.router:Router.open": "as in `generate`",
+    "actors.ingress.attempt:Forwarder.stream": "as in `whole`",
+    "actors.ingress.attempt:Forwarder.whole": "it may be anything; the outcome is recorded",
     # --- undone before it goes on: raised again as it is
     "actors.controller.ab_tests.registry:ABTests.start": "a test that was not saved does not exist",
     "actors.controller.models.pool:ModelPool._bring_up": "what was started must not stay",

@@ -64,13 +64,13 @@ class Model:
 class RouterWorld:
     """A router over recording models, and the table it uses."""
 
-    def __init__(self, **limits):
+    def __init__(self, tasks=None, **limits):
         self.models = {name: Model(name) for name in "abc"}
         self.connects = Counter()
         self.drained = 0
         self.now_s = 100.0
         self.router = Router(
-            ServerConfig(**limits), self.connect, lambda: self.now_s, self.on_drained
+            ServerConfig(**limits), self.connect, lambda: self.now_s, self.on_drained, tasks
         )
         self.table = RouteTable(
             1, "t", {"t": Route("a", A, B), "u": Route("c", C)}, {"a": A, "b": B, "c": C}
@@ -91,6 +91,11 @@ class RouterWorld:
         return await self.use(with_route(self.table, task, target, FALLBACK))
 
     @property
+    def endings(self):
+        """How each request ended, and at which model."""
+        return [(o.model, o.end) for o in self.router.recorder.outcomes]
+
+    @property
     def outcomes(self):
         return [(o.model, o.decision, o.success) for o in self.router.recorder.outcomes]
 
@@ -99,9 +104,14 @@ def call(model="auto", **changes):
     return Call("r1", "completions", {"prompt": "hi"}, model, **changes)
 
 
+def named(conversation):
+    """What names a conversation, as a client's session header does."""
+    return (("x-session-id", conversation),) if conversation else ()
+
+
 def asked(number, conversation=None, **body):
     """A request for task t."""
-    return Call(f"r{number}", "completions", body, "auto", "t", conversation=conversation)
+    return Call(f"r{number}", "completions", body, "auto", "t", names=named(conversation))
 
 
 async def answer(world, call):

@@ -15,6 +15,7 @@ def seen(
     ttft_ms=np.nan,
     cost_usd=np.nan,
     success=1.0,
+    refused=0.0,
 ):
     """Requests of one model, each with the same values or a pattern of them that repeats.
 
@@ -26,6 +27,7 @@ def seen(
 
     succeeded = repeated(success)
     succeeded[:failures] = 0
+    succeeded[repeated(refused) > 0] = 0
     return Seen(
         succeeded,
         repeated(latency_ms),
@@ -34,4 +36,5 @@ def seen(
         repeated(at_s),
         repeated(cost_usd),
         repeated(np.nan),
+        repeated(refused),
     )

@@ -88,7 +88,7 @@ class ServeConnection:
         return answer
 
 
-def cause(error: Exception) -> Exception:
+def cause(error: Exception) -> HotswapError:
     """The error as it was raised in the replica, without what Ray wrapped it in.
 
     Ray wraps an exception of another process; a process that was lost raised none itself.

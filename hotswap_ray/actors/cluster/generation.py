@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from hotswap_ray.core.fit.capabilities import canonicals
 from hotswap_ray.core.routing.target import Target, app_name
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
@@ -48,7 +49,24 @@ def target_of(spec: ModelSpec, generation: Generation, ingress_replicas: int) ->
     resources = spec.resources
     total = spec.max_ongoing_requests * resources.max_replicas + spec.max_queued_requests
     share = math.ceil(total / ingress_replicas)
-    return Target(spec.id, generation.generation, share, spec.context_tokens)
+    does, lacks = features_of(spec)
+    return Target(spec.id, generation.generation, share, spec.context_tokens, does, lacks)
+
+
+def features_of(spec: ModelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Features that a model surely has, and those it surely lacks: declared, and of its engine.
+
+    Example:
+        >>> spec = ModelSpec(id="a", engine="openai", capabilities=("chat", "function-calling"))
+        >>> features_of(spec)
+        (('chat', 'tools'), ())
+    """
+    declared = canonicals(spec.capabilities)
+    of_engine = getattr(load_engine_class(spec.engine), "features", None)
+    known = of_engine(spec) if of_engine else {}
+    does = declared | {name for name, has_it in known.items() if has_it}
+    lacks = {name for name, has_it in known.items() if not has_it} - declared
+    return tuple(sorted(does)), tuple(sorted(lacks))
 
 
 def can_sleep(spec: ModelSpec) -> bool:

@@ -8,7 +8,12 @@ from typing import Any
 
 from hotswap_ray.actors.cluster.connection import Item
 from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.conversation import Key
 from hotswap_ray.core.routing.table import Assignment
+
+TOOL_FIELDS = frozenset(
+    {"tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +28,19 @@ class Call:
     task_metadata: str | None = None
     prefer: str | None = None
     """Model that the Python handle asked for by criteria; pinned when it is loaded."""
-    conversation: str | None = None
-    """Key that a conversation keeps; without one each request is a conversation of its own."""
+    names: tuple[Key, ...] = ()
+    """What names its conversation, the best first; see ``ConversationKeys``."""
+
+    @property
+    def offers_tools(self) -> bool:
+        """Whether the answer may be a call of a tool, so that a loop may begin or go on."""
+        return bool(self.body.get("tools") or self.body.get("functions"))
+
+    def body_for(self, assignment: Assignment) -> dict[str, Any]:
+        """The body that a model gets: without tools where they are left out."""
+        if "tools" not in assignment.left_out:
+            return self.body
+        return {name: value for name, value in self.body.items() if name not in TOOL_FIELDS}
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hotswap_ray.actors.ingress.call import Call
+from hotswap_ray.core.routing.needs import NOTHING, Needs
 from hotswap_ray.core.routing.split import ACTIVE, Conversations, Split
 from hotswap_ray.core.routing.table import Assignment, RouteTable
 from hotswap_ray.core.routing.target import Target
@@ -20,30 +21,34 @@ class Division:
     """
 
     def __init__(self, has_room: Callable[[Target], bool]) -> None:
-        self._has_room = has_room
+        self.has_room = has_room
         self._began = Conversations()
 
-    def pick(self, call: Call, assignment: Assignment, split: Split) -> Assignment | None:
+    def pick(
+        self, call: Call, assignment: Assignment, split: Split, needs: Needs = NOTHING
+    ) -> Assignment | None:
         """Where a request goes whose task is being rolled out.
 
         Args:
             call: The request.
-            assignment: The active model.
+            assignment: The active model, and the key of the request's conversation.
             split: Of the task's route.
+            needs: What a candidate must have; without it the active model answers.
 
         Returns:
             ``None`` when the request has to wait until a step is made.
         """
-        if call.conversation is None and call.body.get("tools"):
+        key = assignment.conversation
+        if key is None and call.offers_tools:
             return assignment  # a loop of tool calls without a key has to stay on one model
-        mark = split.mark(call.conversation or call.request_id)
+        mark = split.mark(key or call.request_id)
         arm = split.arm(mark, self._began.began(split.salt, mark))
         if arm is None:
             return None
         target = None if arm == ACTIVE else split.shares[arm - 1].target
-        if target is not None and not self._has_room(target):
+        if target is not None and not (self.has_room(target) and needs.fits(target)):
             return assignment
-        if call.conversation is not None:
+        if key is not None:
             self._began.add(split.salt, mark, arm)
         if target is None:
             return assignment

@@ -1,13 +1,16 @@
 """Which requests try a candidate: a coin decides whether, a policy decides which.
 
 The coin knows nothing of the request, so what a candidate answers is a fair sample of the
-task's traffic. A candidate that has no room is not tried: the client must not pay for it.
+task's traffic. It is thrown once for a conversation, from the hash of its key, so that every
+ingress replica throws the same, and what came out is remembered. A candidate that has no room is
+not tried: the client must not pay for it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -18,6 +21,8 @@ from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 
 BROKEN_POLICY = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+MOST_REMEMBERED = 50_000
+"""Conversations of which is remembered who was drawn; older ones are drawn again."""
 log = logging.getLogger("hotswap.ingress")
 
 
@@ -43,29 +48,61 @@ class Explorer:
         self._quality = targets or {}
         self._policies: dict[str, Policy] = {}
         self._random: dict[str, random.Random] = {}
+        self._drawn: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def pick(
-        self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
+        self, assignment: Assignment, route: Route, can_take: Callable[[Target], bool]
     ) -> Assignment:
         """The target of a request that would otherwise go to the active model.
 
         Args:
-            assignment: The active model.
+            assignment: The active model, and the key of the request's conversation.
             route: Its task's.
-            has_room: Whether a target can take one more request.
+            can_take: Whether a target has room for one more request, and what it needs.
         """
         trial = route.trial
         if trial is None or assignment.decision is not RoutingDecision.ACTIVE:
             return assignment
-        if not trial.by_policy and self._coin(assignment.task) >= trial.explore:
-            return assignment
-        active = assignment.target
-        chosen = self._select(
-            assignment.task, trial, active, has_room, active if trial.by_policy else None
-        )
+        active, key = assignment.target, assignment.conversation
+        if key is None:
+            chosen = self._draw(assignment.task, trial, active, can_take, self._rng)
+        else:
+            chosen = self._of_conversation(assignment, trial, key, can_take)
         if chosen is None or chosen == active:
             return assignment
         return replace(assignment, target=chosen, decision=RoutingDecision.EXPLORE, fallback=active)
+
+    def _of_conversation(
+        self, assignment: Assignment, trial: Trial, key: str, can_take: Callable[[Target], bool]
+    ) -> Target | None:
+        """The model that was drawn for a conversation, drawn now if it has just begun."""
+        task, active = assignment.task, assignment.target
+        name = (task, key)
+        drawn = self._drawn.get(name)
+        targets = {target.model: target for target in (*trial.candidates, active)}
+        if drawn is not None and drawn in targets:
+            self._drawn.move_to_end(name)
+            target = targets[drawn]
+            return target if target == active or can_take(target) else None
+        seeded = random.Random(f"{self._seed(task)}/{task}/{key}")
+        chosen = self._draw(task, trial, active, can_take, lambda _: seeded)
+        self._drawn[name] = active.model if chosen is None else chosen.model
+        if len(self._drawn) > MOST_REMEMBERED:
+            self._drawn.popitem(last=False)
+        return chosen
+
+    def _draw(
+        self,
+        task: str,
+        trial: Trial,
+        active: Target,
+        can_take: Callable[[Target], bool],
+        rng: Callable[[str], random.Random],
+    ) -> Target | None:
+        if not trial.by_policy and rng(task).random() >= trial.explore:
+            return None
+        extra = active if trial.by_policy else None
+        return self._select(task, trial, active, can_take, extra, rng(task))
 
     def shadow(
         self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
@@ -74,17 +111,18 @@ class Explorer:
         trial = route.trial
         if trial is None or not trial.shadow or assignment.decision is not RoutingDecision.ACTIVE:
             return None
-        if self._coin(assignment.task) >= trial.shadow:
+        rng = self._rng(assignment.task)
+        if rng.random() >= trial.shadow:
             return None
-        return self._select(assignment.task, trial, assignment.target, has_room)
+        return self._select(assignment.task, trial, assignment.target, has_room, None, rng)
 
-    def _coin(self, task: str) -> float:
-        return self._rng(task).random()
+    def _seed(self, task: str) -> int | None:
+        return self._specs[task].seed if task in self._specs else None
 
     def _rng(self, task: str) -> random.Random:
         rng = self._random.get(task)
         if rng is None:
-            seed = self._specs[task].seed if task in self._specs else None
+            seed = self._seed(task)
             rng = self._random[task] = random.Random(None if seed is None else f"{seed}/{task}")
         return rng
 
@@ -94,7 +132,8 @@ class Explorer:
         trial: Trial,
         active: Target,
         has_room: Callable[[Target], bool],
-        extra: Target | None = None,
+        extra: Target | None,
+        rng: random.Random,
     ) -> Target | None:
         """The policy's choice among candidates with room, and ``extra``."""
         eligible = {
@@ -113,7 +152,7 @@ class Explorer:
             policy = self._policies[task] = make_policy(spec.policy, spec.policy_options)
         snapshot = Snapshot(task, arms, active.model, self._quality.get(task, 0.8))
         try:
-            model = policy.select(snapshot, self._rng(task))
+            model = policy.select(snapshot, rng)
             policy.update(model, None)
         except BROKEN_POLICY:  # code of others must not cost a client its answer
             self.failures += 1

@@ -116,7 +116,7 @@ class ControlLink:
             self._name,
             self._router.table.version,
             self._connected,
-            dict(self._router.in_flight),
+            self._router.at_work(),
             self._router.division.moving(self._router.table),
         )
 

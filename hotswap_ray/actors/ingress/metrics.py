@@ -29,7 +29,9 @@ class RequestMetrics:
     def __init__(self, router: Router, judge: JudgeWatchdog, lost: Callable[[], int]) -> None:
         keys = ("task", "model")
         self._requests = Counter(
-            "hotswap_requests", "Requests by result and decision.", (*keys, "code", "decision")
+            "hotswap_requests",
+            "Requests by how they ended, and why there.",
+            (*keys, "code", "decision"),
         )
         self._tokens = Counter("hotswap_tokens", "Tokens by direction.", (*keys, "kind"))
         self._latency = Histogram("hotswap_request_latency_seconds", "Whole.", SECONDS, keys)
@@ -42,6 +44,11 @@ class RequestMetrics:
                 "hotswap_unjudged",
                 "Answers without a verdict by reason: skipped (too many or too long), error, "
                 "undecided (no check could tell).",
+                ("reason",),
+            ),
+            "turned_away": Counter(
+                "hotswap_turned_away",
+                "Requests refused before their task was known, by code and HTTP status.",
                 ("reason",),
             ),
             "policy_failures": Counter(
@@ -59,13 +66,13 @@ class RequestMetrics:
         requests: Tally[tuple[str, str, str, str]] = Tally()
         tokens: Tally[tuple[str, str, str]] = Tally()
         for row in batch:
-            code = "ok" if row.success else "failed"
-            requests[row.task, row.model, code, row.decision] += 1
+            requests[row.task, row.model, row.end, row.decision] += 1
             tokens[row.task, row.model, "in"] += row.tokens_in
             tokens[row.task, row.model, "out"] += row.tokens_out
             tags = {"task": row.task, "model": row.model}
-            self._latency.observe(row.latency_ms / 1e3, tags)
-            if row.ttft_ms is not None:
+            if row.is_evidence:
+                self._latency.observe(row.latency_ms / 1e3, tags)
+            if row.is_evidence and row.ttft_ms is not None:
                 self._ttft.observe(row.ttft_ms / 1e3, tags)
             if row.quality is not None:
                 self._quality.observe(row.quality, tags)
@@ -90,6 +97,8 @@ class RequestMetrics:
                 ("outcomes_lost", ""): self._lost(),
             }
         )
+        for (code, status), count in self._router.turned_away.items():
+            totals["turned_away", f"{status} {code}"] = count
         for (name, value), count in (totals - self._counted).items():
             counter = self._totals[name]
             counter.inc(count, dict.fromkeys(counter.info["tag_keys"], value))

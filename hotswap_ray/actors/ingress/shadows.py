@@ -21,8 +21,16 @@ from hotswap_ray.actors.ingress.connections import Connections
 from hotswap_ray.actors.ingress.explorer import Explorer
 from hotswap_ray.actors.ingress.in_flight import InFlight
 from hotswap_ray.actors.ingress.recorder import Recorder
-from hotswap_ray.core.errors import RequestError
-from hotswap_ray.core.outcome import SHADOW_PREFIX, Outcome, RoutingDecision
+from hotswap_ray.core.errors import (
+    EngineTimeout,
+    HotswapError,
+    NotSupported,
+    Overloaded,
+    RequestError,
+    Saturated,
+)
+from hotswap_ray.core.outcome import SHADOW_PREFIX, Ending, Outcome, RoutingDecision
+from hotswap_ray.core.routing.needs import needs_of
 from hotswap_ray.core.routing.table import Assignment, Route
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
@@ -80,7 +88,8 @@ class Shadows:
         Returns:
             Whether a copy began: the client's answer is then one half of a pair.
         """
-        target = self._explorer.shadow(assignment, route, lambda _: True)
+        needs = needs_of(call.endpoint, call.body)
+        target = self._explorer.shadow(assignment, route, needs.fits)
         if target is None:
             return False
         task = assignment.task
@@ -99,7 +108,7 @@ class Shadows:
         started = time.perf_counter()
         answer: bytes | None = None
         usage = (0, 0, 0)
-        is_recorded = True
+        is_recorded, ending, status = True, None, 0
         try:
             async with asyncio.timeout(self._timeout_s):
                 answer, *tokens = await self._connections.to(target).generate(call.endpoint, body)
@@ -109,7 +118,8 @@ class Shadows:
             raise
         except Exception as error:  # noqa: BLE001 - whatever failed is this copy's outcome, recorded below
             log.debug("a copy for %s failed: %r", target.model, error)
-            is_recorded = not isinstance(cause(error), RequestError)
+            reason = cause(error)
+            status, ending = reason.http_status, _ending(reason)
         finally:
             self._at_work[task] -= 1
             self._load.leave_copy(target)
@@ -125,5 +135,16 @@ class Shadows:
                     (time.perf_counter() - started) * 1e3,
                     None,
                     *usage,
+                    ending=ending,
+                    status=status,
                 )
                 self._recorder.add(copy, outcome, answer, False)
+
+
+def _ending(error: HotswapError) -> Ending | None:
+    """How a copy ended: what the active model took and this one refuses is a refusal."""
+    if isinstance(error, Overloaded | Saturated):
+        return Ending.SATURATED
+    if isinstance(error, RequestError | NotSupported):
+        return Ending.REFUSAL
+    return Ending.TIMED_OUT if isinstance(error, EngineTimeout) else None

@@ -145,7 +145,7 @@ class LearningActor(LearningQueries):
             entry = Batch(batch_id, possible)
             self._log.put(entry)
             self._learnings.fold(possible)
-            self._decider.take(possible)
+            self._decider.take([outcome for outcome in possible if outcome.is_evidence])
             self._recent.extend(outcome for outcome in possible if outcome.decision not in ASIDE)
             self._desk.arrived(possible)
         await self._log.durable(entry)

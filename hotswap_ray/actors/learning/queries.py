@@ -19,7 +19,7 @@ from hotswap_ray.core.evidence.knowledge import TaskKnowledge
 from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.prediction import Known, predict
 from hotswap_ray.core.evidence.recent import RecentLatencies
-from hotswap_ray.core.outcome import RoutingDecision
+from hotswap_ray.core.outcome import NEUTRAL, Ending, RoutingDecision
 from hotswap_ray.core.rollout.guardrails import Seen
 from hotswap_ray.core.spec.price import Price
 from hotswap_ray.core.spec.task import ModelSpec
@@ -95,7 +95,7 @@ class LearningQueries:
         frame = await asyncio.to_thread(
             self._store.outcomes_frame, task, None, since_s, ROLLOUT_ROWS
         )
-        frame = frame[frame["decision"].isin(COMPARED)]
+        frame = frame[frame["decision"].isin(COMPARED) & ~frame["ending"].isin(NEUTRAL)]
         return {model: self._seen(model, frame[frame["model"] == model]) for model in models}
 
     def _seen(self, model: str, frame: pd.DataFrame) -> Seen:
@@ -110,6 +110,7 @@ class LearningQueries:
             at_s=column("at_s"),
             cost_usd=self._learnings.costs_usd(model, column("tokens_in"), column("tokens_out")),
             format_ok=column("format_ok"),
+            refused=(frame["ending"] == Ending.REFUSAL).to_numpy().astype(np.float64),
         )
 
     async def learnings(self) -> list[dict[str, Any]]:
@@ -139,7 +140,8 @@ class LearningQueries:
     async def actual(self, task: str, model: str, since_s: float) -> dict[str, Any] | None:
         """What a model did at a task in live traffic since a Unix time; see ``observe``."""
         frame = await self.outcomes(task, model, since_s, ACTUAL_ROWS)
-        return observe(frame[~frame["decision"].isin(UNSEEN)].to_dict("records"))
+        left_out = frame["decision"].isin(UNSEEN) | frame["ending"].isin(NEUTRAL)
+        return observe(frame[~left_out].to_dict("records"))
 
     async def summary(self) -> dict[str, Any]:
         """Counts over everything, and what is known per task."""

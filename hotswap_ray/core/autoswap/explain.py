@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from hotswap_ray.core.autoswap.decide import Decision
+from hotswap_ray.core.outcome import Ending
 
 SENTENCES = {
     "better": (
@@ -92,22 +93,47 @@ REASONS = {
     "canary": "a canary gives it a share of the conversations",
     "ab_test": "an A/B test gives it a share of the conversations",
     "pinned": "the client named it, or asked for what only it offers",
-    "fallback": "the model chosen first failed before its first byte",
+    "fallback": "the model chosen first did not answer",
+    "escalated": "the model of the task cannot take this request, for its length or what it asks",
+    "conversation": "it made the tool call that this request continues",
     "shadow": "this is a copy for a candidate, whose answer no client saw",
     "bench": "a benchmark asked it a golden prompt",
     "golden": "a swap asked it a golden prompt",
     "reported": "somebody reported work that no model of ours did",
+    "refused": "it was refused here",
+}
+
+ENDS = {
+    "ok": "answered",
+    "failed": "failed",
+    "timed_out": "took too long",
+    "refusal": "refused what the active model then took",
+    "client_error": "refused it, as everybody did who was asked",
+    "cancelled": "was answering when the client left",
+    "saturated": "had no room",
+    "refused": "was asked",
 }
 
 
-def why_model(model: str, task: str, decision: str) -> str:
-    """Why a model got a request, in one sentence.
+def why_model(model: str, task: str, decision: str, end: str = Ending.OK, status: int = 0) -> str:
+    """Why a model got a request, and what came of it, in one sentence.
+
+    Args:
+        model: Empty where no model was asked.
+        task: Task it counts under.
+        decision: Why this model.
+        end: How the request ended there.
+        status: HTTP status that it ended with; 0 for none.
 
     Example:
         >>> why_model("b", "t", "pinned")
         'b answered for t: the client named it, or asked for what only it offers.'
+        >>> why_model("b", "t", "canary", "refusal", 400).split(":")[0]
+        'b refused what the active model then took for t (400)'
     """
-    return f"{model or 'nobody'} answered for {task}: {REASONS.get(decision, decision)}."
+    numbered = f" ({status})" if status else ""
+    what = ENDS.get(end, end)
+    return f"{model or 'nobody'} {what} for {task}{numbered}: {REASONS.get(decision, decision)}."
 
 
 def what_would_change(decision: Decision) -> str:

@@ -4,18 +4,19 @@ Every stream forgets by its own count: an observation has half its weight after
 ``HALF_LIFE`` later ones of the same stream. Rare feedback is thus not washed out by
 frequent latencies. Success is a Beta, quality a mean and variance of the scores that
 exist (a missing one is not an observation), the rest are sketches with 2% or 5% error.
-Latency and tokens of a failed request do not count: a fast refusal is not a fast model.
+Latency and tokens of a failed request do not count: a fast refusal is not a fast model. What a
+model is not to blame for is only counted, by how it ended.
 """
 
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from hotswap_ray.core.evidence.sketch import Sketch
-from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.outcome import Ending, Outcome
 
 HALF_LIFE = 500.0
 """Observations after which an old one counts half; about 720 count in the long run."""
@@ -33,6 +34,7 @@ BOUNDS = (
     ("tokens_out", 2**31),
     ("generation", 2**31),
     ("memory_bytes", 2**62),
+    ("status", 1000),
 )
 
 
@@ -99,9 +101,10 @@ class Evidence:
         tokens_out: Answer tokens of successes.
         memory_bytes: Last measured memory of a replica; 0 when unknown.
         last_at_s: Arrival of the newest outcome, Unix time.
+        ends: Requests ever seen by how they ended (``Ending``), those that are no evidence too.
     """
 
-    __slots__ = ("count", "decay", "failures", "half_life", "last_at_s", "latency_ms",
+    __slots__ = ("count", "decay", "ends", "failures", "half_life", "last_at_s", "latency_ms",
                  "memory_bytes", "model", "quality", "quality_count", "successes", "task",
                  "tokens_in", "tokens_out", "ttft_ms")  # fmt: skip
 
@@ -121,6 +124,7 @@ class Evidence:
         self.tokens_out = Sketch(TOKEN_ACCURACY, TOKEN_BINS, decay)
         self.memory_bytes = 0
         self.last_at_s = 0.0
+        self.ends: Counter[str] = Counter()
 
     @property
     def success_rate(self) -> float | None:
@@ -134,6 +138,8 @@ class Evidence:
 
     def extend(self, batch: Sequence[Outcome]) -> None:
         """Take in outcomes of this cell in their order; see ``problem`` for what is valid."""
+        self.ends.update(str(outcome.end) for outcome in batch)
+        batch = [outcome for outcome in batch if outcome.is_evidence]
         decay, successes, failures = self.decay, self.successes, self.failures
         latency: list[float] = []
         ttft: list[float] = []
@@ -186,6 +192,7 @@ class Evidence:
         self.quality_count += other.quality_count
         self.successes += other.successes
         self.failures += other.failures
+        self.ends.update(other.ends)
         self.quality.merge(other.quality)
         for sketch, other_sketch in zip(self._sketches(), other._sketches(), strict=True):
             sketch.merge(other_sketch)
@@ -214,6 +221,7 @@ class Evidence:
             "tokens_out": self.tokens_out.mean,
             "memory_bytes": self.memory_bytes or None,
             "last_at_s": self.last_at_s or None,
+            **{ending.value: self.ends[ending] for ending in Ending if ending is not Ending.OK},
         }
 
     def to_doc(self) -> dict[str, Any]:
@@ -230,6 +238,7 @@ class Evidence:
             "sketches": [sketch.to_doc() for sketch in self._sketches()],
             "memory_bytes": self.memory_bytes,
             "last_at_s": self.last_at_s,
+            "ends": dict(self.ends),
         }
 
     @classmethod
@@ -238,6 +247,7 @@ class Evidence:
         evidence = cls(doc["task"], doc["model"], doc["half_life"])
         for name in ("count", "quality_count", "successes", "failures"):
             setattr(evidence, name, doc[name])
+        evidence.ends.update(doc.get("ends", {}))  # unknown before there were endings
         evidence.memory_bytes, evidence.last_at_s = doc["memory_bytes"], doc["last_at_s"]
         evidence.quality.weight, evidence.quality.mean, evidence.quality.squares = doc["quality"]
         for sketch, saved in zip(evidence._sketches(), doc["sketches"], strict=True):
@@ -271,7 +281,7 @@ def problem(outcome: Outcome) -> str | None:
         return f"at_s is {outcome.at_s}; it must be finite"
     if not isinstance(outcome.request_id, str):
         return "request_id is no text"
-    for name in (outcome.task, outcome.model, outcome.decision):
+    for name in (outcome.task, outcome.model, outcome.decision, outcome.end):
         if len(name) > 256 or "\0" in name:
-            return f"{name[:64]!r} is no name of a task, model or decision"
+            return f"{name[:64]!r} is no name of a task, model, decision or ending"
     return None

@@ -62,7 +62,8 @@ def report(
     Example:
         >>> none = np.full(200, np.nan)
         >>> def of(quality):
-        ...     return Seen(np.ones(200), none, none, np.resize(quality, 200), none, none, none)
+        ...     judged = np.resize(quality, 200)
+        ...     return Seen(np.ones(200), none, none, judged, none, none, none, np.zeros(200))
         >>> seen = {"old": of([1.0, 0.0]), "new": of([1.0, 1.0, 1.0, 0.9])}
         >>> result = report(ABTestSpec(variants=("new",)), "old", seen)
         >>> result.state, result.reason, result.winner

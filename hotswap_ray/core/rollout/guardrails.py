@@ -54,13 +54,14 @@ class Seen:
     """Requests of one model in order of arrival; NaN where a value is missing.
 
     Attributes:
-        success: 1 or 0.
+        success: 1 or 0; a refusal is none.
         latency_ms: First byte in to last byte out.
         ttft_ms: Time to the first token.
         quality: In [0, 1].
         at_s: Arrival, Unix time.
         cost_usd: Price of its tokens.
         format_ok: 1 if the answer has the form that was asked for, else 0.
+        refused: 1 if the model answered 4xx to what the active one then took, else 0.
     """
 
     success: Array
@@ -70,6 +71,7 @@ class Seen:
     at_s: Array
     cost_usd: Array
     format_ok: Array
+    refused: Array
 
     def where(
         self, arrived: Callable[[Array], NDArray[np.bool_]], newest: int | None = None
@@ -99,15 +101,19 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[GuardrailR
 
     Example:
         >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
-        >>> good = Seen(np.ones(60), quick, none, none, none, none, none)
-        >>> bad = Seen(np.arange(60) % 2.0, quick, none, none, none, none, none)
+        >>> all_ok, half = np.ones(60), np.arange(60) % 2.0
+        >>> good = Seen(all_ok, quick, none, none, none, none, none, 1 - all_ok)
+        >>> bad = Seen(half, quick, none, none, none, none, none, 1 - all_ok)
         >>> [(row.metric, row.result) for row in check(GuardrailSpec(), good, bad)]
-        [('error_rate', 'failed'), ('latency_p95', 'passed')]
+        [('error_rate', 'failed'), ('refusal_rate', 'passed'), ('latency_p95', 'passed')]
     """
     results: list[GuardrailResult] = []
     if spec.error_rate is not None:
-        old, new = 1 - active.success, 1 - candidate.success
+        old, new = (1 - seen.success - seen.refused for seen in (active, candidate))
         results.append(_means("error_rate", spec.error_rate, spec, old, new, "failures"))
+    if spec.refusal_rate is not None:
+        old, new = active.refused, candidate.refused
+        results.append(_means("refusal_rate", spec.refusal_rate, spec, old, new, "refusals"))
     if spec.latency_p95 is not None:
         old, new = active.of_successes("latency_ms"), candidate.of_successes("latency_ms")
         results.append(_tail("latency_p95", spec.latency_p95, spec, old, new))
@@ -163,7 +169,7 @@ def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
 
     Example:
         >>> none = np.full(20, np.nan)
-        >>> down = Seen(np.zeros(20), none, none, none, none, none, none)
+        >>> down = Seen(np.zeros(20), none, none, none, none, none, none, np.zeros(20))
         >>> both_fail(GuardrailSpec(), down, down)
         'both models fail: 100% of the latest 20 requests of the active one, 100% of the other'
     """

@@ -47,6 +47,8 @@ class Route:
         held: Requests wait in the ingress while a swap frees the hardware.
         trial: Who else may answer; none while a swap is at work.
         split: How a rollout or an A/B test divides the conversations.
+        proven: Served before, and is warm while the active one proves itself: what that one
+            refuses is asked of it.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Route:
     held: bool = False
     trial: Trial | None = None
     split: Split | None = None
+    proven: Target | None = None
 
     def uses(self, model: str) -> bool:
         """Whether a model is what serves the task, or one that the conversations are divided to."""
@@ -93,12 +96,14 @@ class RouteTable:
         """Inverse of ``to_doc``."""
 
         def target(value: Mapping[str, Any] | None) -> Target | None:
-            return None if value is None else Target(**value)
+            return None if value is None else Target.from_doc(value)
 
         def trial(value: Mapping[str, Any] | None) -> Trial | None:
             if value is None:
                 return None
-            return Trial(**{**value, "candidates": tuple(Target(**t) for t in value["candidates"])})
+            return Trial(
+                **{**value, "candidates": tuple(map(Target.from_doc, value["candidates"]))}
+            )
 
         def split(value: Mapping[str, Any] | None) -> Split | None:
             if value is None:
@@ -106,11 +111,13 @@ class RouteTable:
             if "candidate" in value:  # a canary, as it was saved before there were A/B tests
                 return Split(
                     value["salt"],
-                    (Share(Target(**value["candidate"]), value["weight"]),),
+                    (Share(Target.from_doc(value["candidate"]), value["weight"]),),
                     (value["opening"],) if value["opening"] else (),
                     dict.fromkeys(value["kept"], ACTIVE),
                 )
-            shares = (Share(**{**s, "target": Target(**s["target"])}) for s in value["shares"])
+            shares = (
+                Share(**{**s, "target": Target.from_doc(s["target"])}) for s in value["shares"]
+            )
             kept = {mark: arm for mark, arm in value["kept"]}
             # A test's split that was saved without `decision` says canary until the test ends.
             decision = RoutingDecision(value.get("decision", RoutingDecision.CANARY))
@@ -127,6 +134,7 @@ class RouteTable:
                     r["held"],
                     trial(r.get("trial")),
                     split(r.get("split")),
+                    target(r.get("proven")),
                 )
                 for task, r in doc["routes"].items()
             },
@@ -161,7 +169,12 @@ def with_model(
         fallback = models.get(name) if name and name != route.model else None
         trial = route.trial and _trial_without(route.trial, model)
         split = route.split and route.split.without(model, unless=target)
-        routes[task] = replace(route, active=active, fallback=fallback, trial=trial, split=split)
+        proven = route.proven
+        if proven is not None and proven.model == model and proven != target:
+            proven = None
+        routes[task] = replace(
+            route, active=active, fallback=fallback, trial=trial, split=split, proven=proven
+        )
     apps = {t.app for t in models.values() if t}
     return replace(
         table,
@@ -191,9 +204,21 @@ def with_trials(table: RouteTable, trials: Mapping[str, Trial | None]) -> RouteT
 
 
 def with_route(
-    table: RouteTable, task: str, target: Target, fallbacks: Mapping[str, str | None]
+    table: RouteTable,
+    task: str,
+    target: Target,
+    fallbacks: Mapping[str, str | None],
+    proving: bool = False,
 ) -> RouteTable:
     """The table after ``task`` was switched to ``target``; the model it leaves drains.
+
+    Args:
+        table: Current table.
+        task: Task id.
+        target: Loaded generation that serves it from now on.
+        fallbacks: Fallback model id per task.
+        proving: Whether it has to prove itself still, so that the model it replaces is asked
+            what it refuses.
 
     Example:
         >>> a, b = Target("a", 1, 4), Target("b", 1, 4)
@@ -208,7 +233,10 @@ def with_route(
     draining = {*table.draining, *([old.app] if old else [])} - {target.app}
     return replace(
         table,
-        routes={**table.routes, task: Route(target.model, target, fallback)},
+        routes={
+            **table.routes,
+            task: Route(target.model, target, fallback, proven=old if proving else None),
+        },
         draining=tuple(sorted(draining)),
     )
 
@@ -217,6 +245,11 @@ def with_split(table: RouteTable, task: str, split: Split | None) -> RouteTable:
     """The table with the conversations of ``task`` divided, or no longer; trials end meanwhile."""
     route = replace(table.routes[task], split=split, trial=None)
     return replace(table, routes={**table.routes, task: route})
+
+
+def with_proof(table: RouteTable, task: str) -> RouteTable:
+    """The table once the model of ``task`` has proved itself: nobody else is asked any more."""
+    return replace(table, routes={**table.routes, task: replace(table.routes[task], proven=None)})
 
 
 def with_hold(table: RouteTable, task: str, held: bool) -> RouteTable:
@@ -239,12 +272,16 @@ class Assignment:
         target: Generation that serves it.
         decision: Why that one.
         fallback: Other generation to try once before the first byte.
+        conversation: Key of its conversation, where somebody asked for it.
+        left_out: What the client wished and no model at hand does; it is left out, and told.
     """
 
     task: str
     target: Target
     decision: RoutingDecision
     fallback: Target | None = None
+    conversation: str | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def choose_task(table: RouteTable, model: str, header: str | None, metadata: str | None) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +16,22 @@ class Target:
         generation: Load number of that model, from 1.
         limit: Requests that one ingress replica may have in flight on it; more get 429.
         context_tokens: Longest prompt plus answer.
+        does: Features it surely has, by the names of ``core/fit/capabilities.py``.
+        lacks: Features it surely lacks; of others nothing is known.
     """
 
     model: str
     generation: int
     limit: int
     context_tokens: int = 0
+    does: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
+
+    @classmethod
+    def from_doc(cls, doc: Mapping[str, Any]) -> Target:
+        """Inverse of ``dataclasses.asdict``, after JSON has made lists of tuples."""
+        lists = {name: tuple(doc.get(name, ())) for name in ("does", "lacks")}
+        return cls(**{**doc, **lists})
 
     @property
     def app(self) -> str:

@@ -8,7 +8,9 @@ from pydantic import Field, model_validator
 
 from hotswap_ray.core.names import Strict
 
-Metric = Literal["error_rate", "latency_p95", "ttft_p95", "quality", "cost", "format_validity"]
+Metric = Literal[
+    "error_rate", "refusal_rate", "latency_p95", "ttft_p95", "quality", "cost", "format_validity"
+]
 
 
 class GuardrailSpec(Strict):
@@ -20,6 +22,12 @@ class GuardrailSpec(Strict):
 
     error_rate: float | None = Field(
         0.02, ge=0, le=0.4, description="Failures more than the active model has, in [0, 1]."
+    )
+    refusal_rate: float | None = Field(
+        0.02,
+        ge=0,
+        le=0.4,
+        description="Requests it refuses with 4xx, and the active model then takes, in [0, 1].",
     )
     latency_p95: float | None = Field(
         0.25, ge=0, le=100, description="Share by which the 95th percentile may be slower."

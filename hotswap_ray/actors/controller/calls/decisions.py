@@ -84,9 +84,9 @@ class DecisionCalls(Starts):
         swap = await asyncio.to_thread(self._store.load_swap, subject)
         if swap is not None:
             return await self._explain_swap(Swap.from_doc(swap))
-        outcome = await asyncio.to_thread(self._store.find_outcome, subject)
-        if outcome is not None:
-            return await self._explain_request(subject, outcome)
+        outcomes = await asyncio.to_thread(self._store.find_outcomes, subject)
+        if outcomes:
+            return await self._explain_request(subject, outcomes)
         raise NotFound(
             f"{subject!r} is no task, no swap and no request that is known (an outcome is "
             "stored about a second after its answer)"
@@ -132,7 +132,10 @@ class DecisionCalls(Starts):
             "decisions": decisions,
         }
 
-    async def _explain_request(self, subject: str, outcome: dict[str, Any]) -> dict[str, Any]:
+    async def _explain_request(
+        self, subject: str, outcomes: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        outcome = outcomes[-1]
         task, at_s = outcome["task"], outcome["at_s"]
         decisions = await asyncio.to_thread(
             lambda: self._store.load_decisions(task, 1, until_s=at_s)
@@ -142,7 +145,14 @@ class DecisionCalls(Starts):
             "kind": "request",
             "subject": subject,
             "task": task,
-            "sentence": why_model(outcome["model"], task, outcome["decision"]) + context,
+            "sentence": " Then ".join(map(_why, outcomes)) + context,
             "inputs": outcome,
+            "outcomes": outcomes,
             "decisions": decisions,
         }
+
+
+def _why(outcome: dict[str, Any]) -> str:
+    ending = outcome["ending"] or ("ok" if outcome["success"] else "failed")
+    names = (outcome["model"], outcome["task"], outcome["decision"])
+    return why_model(*names, ending, outcome["status"])

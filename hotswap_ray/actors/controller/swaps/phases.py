@@ -33,7 +33,7 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.fit.compatibility import CompatibilityReport, check_compatibility
 from hotswap_ray.core.fit.room import Room, Strategy, choose_strategy
-from hotswap_ray.core.routing.table import RouteTable, with_hold, with_route, with_split
+from hotswap_ray.core.routing.table import RouteTable, with_hold, with_proof, with_route, with_split
 from hotswap_ray.core.spec.task import TaskSpec
 from hotswap_ray.core.swap.history import KEPT_WARM
 from hotswap_ray.core.swap.phases import Event, Phase, Swap, advance
@@ -177,8 +177,11 @@ class SwapActions:
         """Hold the route, let its requests end, then free what ``model`` uses."""
         if not self._publisher.table.routes[task].held:
             await self._commit(lambda table: with_hold(table, task, True))
-        if model not in self._pool.generations:
+        generation = self._pool.generations.get(model)
+        if generation is None:
             return
+        # Tool loops go on while the route is held, but not once the model is out of the table.
+        await self._publisher.drained(generation.app, self._config.server.tool_result_wait_s)
         if strategy == "sleep":
             await self._pool.sleep(model, force=True)
         else:
@@ -229,17 +232,17 @@ class SwapActions:
         if not await self._publisher.prepare(target.app, timeout_s):
             raise EngineUnavailable(f"not every ingress replica reached {target.app}")
         next_record = advance(swap, Event.DONE, self._clock())
-        commit_ms = await self._switch(swap.task, swap.to_model, next_record)
+        commit_ms = await self._switch(swap.task, swap.to_model, next_record, proving=True)
         return swap.with_facts(commit_ms=round(commit_ms, 2))
 
-    async def _switch(self, task: str, model: str, swap: Swap) -> float:
+    async def _switch(self, task: str, model: str, swap: Swap, proving: bool = False) -> float:
         target = self._pool.target(self._pool.generations[model])
 
         async def save(table: RouteTable) -> None:
             await asyncio.to_thread(self._store.commit_swap, swap.to_doc(), table.to_doc())
 
         return await self._publisher.commit(
-            lambda table: with_route(table, task, target, self.fallbacks()),
+            lambda table: with_route(table, task, target, self.fallbacks(), proving),
             self._config.swap.ack_timeout_s,
             save,
         )
@@ -265,6 +268,8 @@ class SwapActions:
         """Measure what the candidate came to; unload the old model unless it is wanted or kept."""
         swap = await self._learning.actual(swap)
         swap = await self._retention.leave(swap, swap.from_model)
+        if self._publisher.table.routes[swap.task].proven is not None:  # it stays loaded
+            await self._commit(lambda table: with_proof(table, swap.task))
         await self._retention.trim(swap)
         return swap
 

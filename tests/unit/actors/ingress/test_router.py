@@ -120,8 +120,8 @@ async def test_the_count_returns_to_zero_however_a_request_ends(world, streamed,
     await asyncio.wait([request])
     assert not world.router.in_flight
     assert model.calls == model.ended == 1
-    expected = {"success": [True], "failure": [False], "no model": [False]}
-    assert [o.success for o in world.router.recorder.outcomes] == expected.get(end, [])
+    expected = {"success": "ok", "failure": "failed", "no model": "failed"}
+    assert world.endings == [("c", expected.get(end, "cancelled"))]
 
 
 async def test_a_client_that_leaves_while_it_waits_for_the_first_byte_stops_the_model(world):
@@ -133,7 +133,7 @@ async def test_a_client_that_leaves_while_it_waits_for_the_first_byte_stops_the_
     await asyncio.wait([request])
     assert (model.calls, model.ended, world.models["b"].calls) == (1, 1, 0)
     assert not world.router.in_flight
-    assert not world.router.recorder.outcomes
+    assert world.endings == [("a", "cancelled")]
 
 
 async def test_a_stream_closed_after_its_usage_counts_as_a_success(world):
@@ -211,7 +211,8 @@ async def test_the_clients_fault_is_neither_retried_nor_held_against_the_model(w
     with pytest.raises(InvalidRequest):
         await begin(call())
     assert world.models["b"].calls == 0
-    assert not world.router.recorder.outcomes
+    assert world.endings == [("a", "client_error")]
+    assert not world.router.recorder.outcomes[0].is_evidence
     assert not world.router.in_flight
 
 

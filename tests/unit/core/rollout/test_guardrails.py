@@ -17,14 +17,18 @@ from hotswap_ray.core.spec.rollout import CanarySpec, CanaryStep, GuardrailSpec
 ERRORS = Path(__file__).parents[4] / "benchmarks" / "rollout_errors.py"
 
 
-def traffic(rng, number, errors=0.01, slower=1.0, quality=0.8, wrong_form=None, price=None):
+def traffic(
+    rng, number, errors=0.01, slower=1.0, quality=0.8, wrong_form=None, price=None, refusals=0.0
+):
     success = (rng.random(number) >= errors) * 1.0
+    refused = (rng.random(number) < refusals) * 1.0 if refusals else np.zeros(number)
+    success *= 1 - refused
     judged = np.where(success > 0, (rng.random(number) < quality) * 1.0, np.nan)
     latency_ms = rng.lognormal(3, 0.4, number) * slower
     none = np.full(number, np.nan)
     cost = none if price is None else rng.lognormal(0, 0.5, number) * price
     form = none if wrong_form is None else (rng.random(number) >= wrong_form) * 1.0
-    return Seen(success, latency_ms, none, judged, np.arange(number) * 1.0, cost, form)
+    return Seen(success, latency_ms, none, judged, np.arange(number) * 1.0, cost, form, refused)
 
 
 def head(seen, number):
@@ -38,7 +42,8 @@ def test_a_canary_is_rid_of_bad_candidates_and_keeps_good_ones():
     for name, bad in found["bad"].items():
         assert (bad["out"], bad["let_through"]) == (1, 0), name
         assert bad["share"] <= 0.05, name
-        assert bad["requests"] <= 80, name
+        # A tenth is half the difference of the others, and takes longer to prove.
+        assert bad["requests"] <= (100 if name == "refuses_a_tenth" else 80), name
     assert found["good_out_wrongly"] <= 0.05
     assert found["good_passed"] >= 0.95
     assert found["equal_is_equivalent"] == 1
@@ -74,7 +79,9 @@ def test_what_a_look_leads_to(result, requests, spent_s, alarm, plan, move):
 def test_beyond_the_limit_without_proof_is_inconclusive():
     none = np.full(40, np.nan)
     old, new = (np.arange(40) % 10 >= few for few in (1, 2))  # 10% and 20% wrong
-    models = [Seen(np.ones(40), none, none, q * 1.0, none, none, none) for q in (old, new)]
+    models = [
+        Seen(np.ones(40), none, none, q * 1.0, none, none, none, np.zeros(40)) for q in (old, new)
+    ]
     assert found_of("quality", *models).result == "inconclusive"
     assert found_of("quality", *models, quality=0.11).result == "passed"
 
@@ -85,6 +92,7 @@ def test_a_good_candidate_passes_and_a_better_one_too():
         found = check(GuardrailSpec(), traffic(rng, 9000), traffic(rng, 3000, **candidate))
         assert {one.metric: one.result for one in found} == {
             "error_rate": "passed",
+            "refusal_rate": "passed",
             "latency_p95": "passed",
             "quality": "passed",
         }
@@ -105,9 +113,10 @@ def test_a_metric_that_nobody_reports_is_no_guardrail_and_neither_is_one_without
     unjudged = [replace(s, quality=s.ttft_ms) for s in seen]
     assert [one.metric for one in check(GuardrailSpec(), *unjudged)] == [
         "error_rate",
+        "refusal_rate",
         "latency_p95",
     ]
-    off = GuardrailSpec(error_rate=None, latency_p95=None, quality=None)
+    off = GuardrailSpec(error_rate=None, refusal_rate=None, latency_p95=None, quality=None)
     assert check(off, *seen) == []
     assert overall([]) == "error"  # nothing looked is not the same as nothing found
 
