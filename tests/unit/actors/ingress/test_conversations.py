@@ -14,8 +14,8 @@ from hotswap_ray.core.routing.table import (
     with_model,
     with_split,
 )
-from tests.worlds.until import until
 from tests.worlds.router import FALLBACK, A, B, C, RouterWorld, named, settle
+from tests.worlds.until import until
 
 TOOLS = [{"type": "function", "function": {"name": "look"}}]
 CALLS = b'{"choices":[{"finish_reason":"tool_calls"}]}'

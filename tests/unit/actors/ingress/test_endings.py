@@ -16,8 +16,8 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import Route, RouteTable, with_proof, with_route
 from hotswap_ray.core.routing.target import Target
-from tests.worlds.until import until
 from tests.worlds.router import A, B, C, RouterWorld, call, read, settle
+from tests.worlds.until import until
 
 MODELS = {"a": A, "b": B, "c": C}
 
