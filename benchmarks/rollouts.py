@@ -172,7 +172,7 @@ def seen(frame: pd.DataFrame) -> Seen:
         for name in ("success", "latency_ms", "ttft_ms", "quality", "at_s")
     )
     none = np.full(len(frame), np.nan)
-    return Seen(success, latency, ttft, quality, at_s, none, none, np.zeros(len(success)))
+    return Seen(success, latency, ttft, quality, at_s, none, none)
 
 
 def main() -> None:

@@ -29,6 +29,11 @@ from hotswap_ray.core.outcome import Criteria, Endpoint
 from hotswap_ray.core.routing.table import unknown
 from hotswap_ray.core.spec.task import ModelSpec
 
+ELSEWHERE = {
+    "fallback": "the chosen model did not answer",
+    "escalated": "the task's model cannot take this request, for its length or what it asks",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class TaskResult:
@@ -44,7 +49,7 @@ class TaskResult:
         swapped: Whether another model than the task's active one answered.
         swap_details: ``reason`` why, empty when it did not.
         request_id: For ``feedback``.
-        decision: ``active``, ``canary``, ``explore``, ``pinned`` or ``fallback``.
+        decision: One of ``hotswap_ray.core.outcome.RoutingDecision``.
     """
 
     model: str
@@ -103,6 +108,7 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
         request: str | Mapping[str, Any],
         criteria: Criteria | Mapping[str, Any] | None = None,
         timeout_s: float = 600,
+        session_id: str | None = None,
     ) -> TaskResult:
         """Have one request answered, on the path that HTTP requests take.
 
@@ -116,6 +122,8 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
                 with ``prompt`` a completion.
             criteria: What the model must meet; ``task_type`` says which task it is.
             timeout_s: Longest wait.
+            session_id: Name of the conversation, which keeps its model; the header
+                ``x-session-id`` over HTTP.
 
         Raises:
             InvalidRequest: The request or the criteria are malformed.
@@ -134,12 +142,14 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
         choice = self._pick(replace(parsed, task_type=task or ""), body)
         started = time.perf_counter()
         prefer = choice.model if choice.reason else None
-        response = self._link.ingress("execute", endpoint, body, task, prefer, timeout_s=timeout_s)
+        response = self._link.ingress(
+            "execute", endpoint, body, task, prefer, session_id, timeout_s=timeout_s
+        )
         latency_ms = (time.perf_counter() - started) * 1e3
         usage = response["answer"].get("usage") or {}
         reason = choice.reason
-        if response["decision"] == "fallback":
-            reason = "the chosen model failed before its first byte"
+        if response["decision"] in ELSEWHERE:
+            reason = ELSEWHERE[response["decision"]]
         return TaskResult(
             text=_text(response["answer"]),
             performance={

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from hotswap_ray.actors.ingress.call import Call
@@ -16,7 +16,7 @@ from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config.sections import ServerConfig
 from hotswap_ray.core.errors import HotswapError, InvalidRequest, MethodNotAllowed, NotFound
 from hotswap_ray.core.outcome import Endpoint
-from hotswap_ray.core.routing.conversation import MESSAGES, Key
+from hotswap_ray.core.routing.conversation import names_of
 from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
 from hotswap_ray.web.asgi import (
     JSON,
@@ -181,7 +181,9 @@ class OpenAIApi:
             model,
             header(scope, b"x-hotswap-task"),
             task,
-            names=names_of(scope, body, self._config.conversation_keys),
+            names=names_of(
+                self._config.conversation_keys, lambda name: header(scope, name.encode()), body
+            ),
         )
         if not stream:
             assignment, answer = await self._router.generate(call)
@@ -221,24 +223,6 @@ class OpenAIApi:
         source = caller(scope) if self._config.api_keys else None
         await self._feedback(subject, float(score), key, comment, source)
         await send_json(send, 200, {"request_id": subject, "score": score})
-
-
-def names_of(scope: Scope, body: Mapping[str, Any], order: Sequence[str]) -> tuple[Key, ...]:
-    """What a request has of the names of a conversation, the best first.
-
-    Args:
-        scope: Of the request, for its headers.
-        body: OpenAI request, for its fields.
-        order: Of ``server.conversation_keys``.
-    """
-    names = []
-    for name in order:
-        value = header(scope, name.encode()) if "-" in name else body.get(name)
-        if name == MESSAGES:
-            names.append((name, ""))
-        elif isinstance(value, str) and value:
-            names.append((name, value))
-    return tuple(names)
 
 
 def caller(scope: Scope) -> str:

@@ -256,7 +256,7 @@ class FakeLearning:
         if self.error:
             raise self.error
         if self.rollouts is None:
-            return dict.fromkeys(models, Seen(*[np.zeros(0)] * 8))
+            return dict.fromkeys(models, Seen(*[np.zeros(0)] * 7))
         return dict(zip(models, self.rollouts(since_s), strict=True))
 
     async def nudge(self):

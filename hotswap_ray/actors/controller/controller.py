@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from hotswap_ray.actors.cluster import judge_watchdog
@@ -199,9 +199,10 @@ class SwapController(
         connected: list[str],
         in_flight: dict[str, int],
         moving: dict[str, dict[int, int]] | None = None,
+        calling: Collection[str] = (),
     ) -> None:
         """Take the report of an ingress replica. See ``Publisher.acknowledge``."""
-        self._publisher.acknowledge(replica, version, connected, in_flight, moving)
+        self._publisher.acknowledge(replica, version, connected, in_flight, moving, calling)
 
     # --- swaps --------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ from hotswap_ray.actors.ingress.loop_lag import LoopLag
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config import Config
 from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.conversation import names_of
 
 
 class Ingress:
@@ -78,15 +79,24 @@ class Ingress:
         body: dict[str, Any],
         task: str | None,
         prefer: str | None,
+        session: str | None = None,
     ) -> dict[str, Any]:
         """Serve one request for the Python handle; same path as HTTP.
+
+        Args:
+            endpoint: Of the request.
+            body: OpenAI request.
+            task: Task id; the default task without one.
+            prefer: Model that meets its criteria, if the task's own does not.
+            session: Name of its conversation, as the header ``x-session-id`` of HTTP.
 
         Returns:
             The answer, the model, its generation, the task, the decision and the request id.
         """
         request_id = uuid.uuid4().hex
         model = body.pop("model", "auto")
-        call = Call(request_id, endpoint, body, model, task, None, prefer)
+        names = names_of(self.config.server.conversation_keys, {"x-session-id": session}.get, body)
+        call = Call(request_id, endpoint, body, model, task, None, prefer, names)
         assignment, answer = await self.router.generate(call)
         return {
             "answer": orjson.loads(answer),

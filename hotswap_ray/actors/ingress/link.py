@@ -116,8 +116,9 @@ class ControlLink:
             self._name,
             self._router.table.version,
             self._connected,
-            self._router.at_work(),
+            dict(self._router.in_flight),
             self._router.division.moving(self._router.table),
+            self._router.calling(),
         )
 
     async def _watch(self) -> None:

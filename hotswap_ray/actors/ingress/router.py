@@ -133,11 +133,9 @@ class Router:
             if self.in_flight[app]:
                 self._suspects.ask_if_quiet(app, self._connections.to(target).ping)
 
-    def at_work(self) -> dict[str, int]:
-        """What each application has still to do: its requests, and one for open tool loops."""
-        counts = Counter(self.in_flight)
-        counts.update(app for app in self._targets if self._loops.are_open(app))
-        return dict(counts)
+    def calling(self) -> list[str]:
+        """Applications that have called tools and may still get the results."""
+        return [app for app in self._targets if self._loops.are_open(app)]
 
     async def generate(self, call: Call) -> tuple[Assignment, bytes]:
         """Answer whole; a model that does not answer is retried once elsewhere.

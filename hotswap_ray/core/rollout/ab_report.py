@@ -62,8 +62,7 @@ def report(
     Example:
         >>> none = np.full(200, np.nan)
         >>> def of(quality):
-        ...     judged = np.resize(quality, 200)
-        ...     return Seen(np.ones(200), none, none, judged, none, none, none, np.zeros(200))
+        ...     return Seen(np.ones(200), none, none, np.resize(quality, 200), none, none, none)
         >>> seen = {"old": of([1.0, 0.0]), "new": of([1.0, 1.0, 1.0, 0.9])}
         >>> result = report(ABTestSpec(variants=("new",)), "old", seen)
         >>> result.state, result.reason, result.winner

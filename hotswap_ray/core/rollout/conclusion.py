@@ -45,7 +45,7 @@ def conclude(old_name: str, new_name: str, active: Seen, candidate: Seen) -> Con
     Example:
         >>> import numpy as np
         >>> none = np.full(400, np.nan)
-        >>> fine = Seen(np.ones(400), none, none, none, none, none, none, none)
+        >>> fine = Seen(np.ones(400), none, none, none, none, none, none)
         >>> conclude("small", "large", fine, fine).sentence
         'large and small are equivalent within 0.03: success 1.000 against 1.000, 400 requests'
     """

@@ -61,7 +61,8 @@ class Seen:
         at_s: Arrival, Unix time.
         cost_usd: Price of its tokens.
         format_ok: 1 if the answer has the form that was asked for, else 0.
-        refused: 1 if the model answered 4xx to what the active one then took, else 0.
+        refused: 1 if the model answered 4xx to what the active one then took, else 0; none was
+            where it is left out.
     """
 
     success: Array
@@ -71,7 +72,11 @@ class Seen:
     at_s: Array
     cost_usd: Array
     format_ok: Array
-    refused: Array
+    refused: Array = None  # type: ignore[assignment] # filled in below
+
+    def __post_init__(self) -> None:
+        if self.refused is None:
+            object.__setattr__(self, "refused", np.zeros(len(self.success)))
 
     def where(
         self, arrived: Callable[[Array], NDArray[np.bool_]], newest: int | None = None
@@ -102,8 +107,8 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[GuardrailR
     Example:
         >>> none, quick = np.full(60, np.nan), np.full(60, 10.0)
         >>> all_ok, half = np.ones(60), np.arange(60) % 2.0
-        >>> good = Seen(all_ok, quick, none, none, none, none, none, 1 - all_ok)
-        >>> bad = Seen(half, quick, none, none, none, none, none, 1 - all_ok)
+        >>> good = Seen(all_ok, quick, none, none, none, none, none)
+        >>> bad = Seen(half, quick, none, none, none, none, none)
         >>> [(row.metric, row.result) for row in check(GuardrailSpec(), good, bad)]
         [('error_rate', 'failed'), ('refusal_rate', 'passed'), ('latency_p95', 'passed')]
     """
@@ -169,7 +174,7 @@ def both_fail(spec: GuardrailSpec, active: Seen, candidate: Seen) -> str:
 
     Example:
         >>> none = np.full(20, np.nan)
-        >>> down = Seen(np.zeros(20), none, none, none, none, none, none, np.zeros(20))
+        >>> down = Seen(np.zeros(20), none, none, none, none, none, none)
         >>> both_fail(GuardrailSpec(), down, down)
         'both models fail: 100% of the latest 20 requests of the active one, 100% of the other'
     """

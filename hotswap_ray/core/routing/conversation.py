@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -34,6 +34,30 @@ WINDOW = 400
 """Requests after which what was counted counts half."""
 
 Key = tuple[str, str]
+
+
+def names_of(
+    order: Sequence[str], header: Callable[[str], str | None], body: Mapping[str, Any]
+) -> tuple[Key, ...]:
+    """What a request has of the names of a conversation, the best first.
+
+    Args:
+        order: As ``ORDER``; the operator may state another one.
+        header: The value of a header.
+        body: OpenAI request.
+
+    Example:
+        >>> names_of(ORDER, {"x-session-id": "s-1"}.get, {"user": "ann", "prompt_cache_key": 5})
+        (('x-session-id', 's-1'), ('user', 'ann'), ('messages', ''))
+    """
+    names = []
+    for name in order:
+        value = header(name) if "-" in name else body.get(name)
+        if name == MESSAGES:
+            names.append((name, ""))
+        elif isinstance(value, str) and value:
+            names.append((name, value))
+    return tuple(names)
 
 
 def first_messages(body: Mapping[str, Any]) -> tuple[str, bool]:

@@ -108,7 +108,7 @@ async def test_a_client_that_leaves_in_mid_stream_stops_the_model(world):
     await world.api(scope, receive, send)
     assert world.models["a"].stopped
     assert not world.router.in_flight
-    assert not world.router.recorder.outcomes
+    assert [o.end for o in world.router.recorder.outcomes] == ["cancelled"]
 
 
 async def test_what_is_ours_does_not_reach_the_model_and_all_else_does(world):

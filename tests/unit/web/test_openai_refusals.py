@@ -124,7 +124,7 @@ async def test_a_model_that_is_not_loaded_is_unavailable_and_says_what_loads_it(
 
 
 async def test_a_full_queue_is_429_with_the_time_to_come_back(world):
-    world.models["a"].error = Overloaded("queue is full", 1.2)
+    world.models["a"].error = world.models["b"].error = Overloaded("queue is full", 1.2)
     response = await world.chat()
     refused(response, 429, "overloaded", "queue is full")
     assert response.headers["retry-after"] == "2"

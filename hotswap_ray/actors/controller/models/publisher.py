@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -28,6 +28,7 @@ class Listener:
     connected: frozenset[str] = frozenset()
     in_flight: dict[str, int] = field(default_factory=dict)
     moving: dict[str, dict[int, int]] = field(default_factory=dict)
+    calling: frozenset[str] = frozenset()
 
 
 async def _no_table() -> RouteTable | None:
@@ -95,6 +96,7 @@ class Publisher:
         connected: list[str],
         in_flight: dict[str, int],
         moving: dict[str, dict[int, int]] | None = None,
+        calling: Collection[str] = (),
     ) -> None:
         """An ingress replica uses ``version``, reaches these applications, and this is in flight.
 
@@ -104,9 +106,10 @@ class Publisher:
             connected: Applications that answered it.
             in_flight: Requests per application, between choice and last byte.
             moving: Conversations that a step would move, and who has them, by task.
+            calling: Applications that have called tools and may still get the results.
         """
         self.listeners[replica] = Listener(
-            version, frozenset(connected), dict(in_flight), moving or {}
+            version, frozenset(connected), dict(in_flight), moving or {}, frozenset(calling)
         )
         self._acknowledged.set()
         self._acknowledged = asyncio.Event()
@@ -209,6 +212,14 @@ class Publisher:
     async def prepare(self, app: str, timeout_s: float) -> bool:
         """Wait until every live ingress replica reached ``app``."""
         return await self.wait(lambda listener: app in listener.connected, timeout_s)
+
+    async def loops_ended(self, app: str, timeout_s: float) -> bool:
+        """Wait until ``app`` waits for no result of a tool call; before it leaves the table."""
+        version = self.table.version
+        return await self.wait(
+            lambda listener: listener.version >= version and app not in listener.calling,
+            timeout_s,
+        )
 
     async def drained(self, app: str, timeout_s: float) -> bool:
         """Wait until no live ingress replica has a request in flight on ``app``.

@@ -181,7 +181,7 @@ class SwapActions:
         if generation is None:
             return
         # Tool loops go on while the route is held, but not once the model is out of the table.
-        await self._publisher.drained(generation.app, self._config.server.tool_result_wait_s)
+        await self._publisher.loops_ended(generation.app, self._config.swap.drain_timeout_s)
         if strategy == "sleep":
             await self._pool.sleep(model, force=True)
         else:
@@ -256,6 +256,7 @@ class SwapActions:
         old = self._pool.generations.get(swap.from_model)
         if old is None or self._pool.users(swap.from_model):
             return swap
+        await self._publisher.loops_ended(old.app, self._config.swap.drain_timeout_s)
         if not await self._publisher.drained(old.app, self._config.swap.drain_timeout_s):
             swap = swap.with_facts(still_in_flight=old.app)
         return swap

@@ -128,7 +128,7 @@ async def test_a_legacy_function_loop_stays_on_its_model_through_a_swap():
     assert await model_of(world, turn(session="s-1", functions=functions)) == "b"
 
 
-async def test_a_model_that_waits_for_a_result_counts_as_at_work_for_a_while():
+async def test_a_model_that_waits_for_a_result_is_told_for_a_while():
     world = await world_of(Route("a", A), tool_result_wait_s=0.05)
 
     async def calls(endpoint, body):
@@ -137,14 +137,14 @@ async def test_a_model_that_waits_for_a_result_counts_as_at_work_for_a_while():
     world.models["a"].generate = calls
     await world.router.generate(turn(tools=TOOLS))
     await world.switch(B)
-    assert world.router.at_work() == {A.app: 1}
+    assert world.router.calling() == [A.app]
     before = world.drained
     await until(lambda: world.drained > before)  # told without a request that ends
-    assert world.router.at_work() == {}
+    assert world.router.calling() == []
 
 
 async def test_an_answer_without_a_call_leaves_nothing_open():
     world = await world_of(Route("a", A))
     await world.router.generate(turn(tools=TOOLS))
     await settle()
-    assert world.router.at_work() == {}
+    assert world.router.calling() == []

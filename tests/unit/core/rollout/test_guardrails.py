@@ -79,9 +79,7 @@ def test_what_a_look_leads_to(result, requests, spent_s, alarm, plan, move):
 def test_beyond_the_limit_without_proof_is_inconclusive():
     none = np.full(40, np.nan)
     old, new = (np.arange(40) % 10 >= few for few in (1, 2))  # 10% and 20% wrong
-    models = [
-        Seen(np.ones(40), none, none, q * 1.0, none, none, none, np.zeros(40)) for q in (old, new)
-    ]
+    models = [Seen(np.ones(40), none, none, q * 1.0, none, none, none) for q in (old, new)]
     assert found_of("quality", *models).result == "inconclusive"
     assert found_of("quality", *models, quality=0.11).result == "passed"
 

@@ -69,7 +69,10 @@ async def test_a_good_model_keeps_the_task_and_its_checks_are_recorded(tmp_path)
     assert (ended["phase"], world.model_of("t")) == ("succeeded", "b")
     assert ended["facts"]["bake"]["requests"] == 60
     results = {one["metric"]: one["result"] for one in ended["facts"]["bake"]["checks"]}
-    assert results == {"error_rate": "passed"}  # a slower model was somebody's choice
+    assert results == {
+        "error_rate": "passed",
+        "refusal_rate": "passed",
+    }  # a slower model was somebody's choice
 
 
 async def test_only_requests_of_before_and_after_the_switch_are_compared(tmp_path):
