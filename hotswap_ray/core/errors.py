@@ -9,6 +9,7 @@
          + ContextExceeded     context_length_exceeded 400
        + Unauthorized          unauthorized         401
        + NotFound              not_found            404  unknown model, task, swap, request
+         + ModelNotLoaded      model_not_loaded     404
        + MethodNotAllowed      method_not_allowed   405
        + TooLarge              request_too_large    413
        + Overloaded            overloaded           429  retry
@@ -119,6 +120,15 @@ class NotFound(RequestError):
 
     code = "not_found"
     http_status = 404
+
+
+class ModelNotLoaded(NotFound):
+    """The model that a request pins is known, but not loaded; the message says what loads it.
+
+    It does not come by itself, so clients must not try again: they do after 409, 429 and 5xx.
+    """
+
+    code = "model_not_loaded"
 
 
 class MethodNotAllowed(RequestError):
