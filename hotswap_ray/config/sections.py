@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,8 @@ from pydantic import Field, SecretStr, field_validator, model_validator
 from hotswap_ray.core.names import Name, Strict
 from hotswap_ray.core.routing.conversation import ORDER
 from hotswap_ray.core.spec.rollout import CanarySpec, GuardrailSpec
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s?#@A-Z]+")
 
 
 def _is_loopback(host: str) -> bool:
@@ -69,6 +72,15 @@ class ServerConfig(Strict):
     max_in_flight: int = Field(
         1000, ge=1, le=100_000, description="Requests at work per ingress replica; beyond it 429."
     )
+    stream_comment_s: float | None = Field(
+        5,
+        ge=0.05,
+        le=3600,
+        description="Silence in a stream after which a comment is sent; null for none.",
+    )
+    cors_origins: tuple[str, ...] = Field(
+        (), description='Origins whose pages may use the data plane, for example "*".'
+    )
 
     @field_validator("api_keys", "admin_token", mode="before")
     @classmethod
@@ -77,6 +89,21 @@ class ServerConfig(Strict):
         if isinstance(value, list | tuple):
             return [item for item in value if item != ""]
         return None if value == "" else value
+
+    @field_validator("cors_origins", mode="before")
+    @classmethod
+    def _one_is_a_list(cls, value: Any) -> Any:
+        return [value] if isinstance(value, str) and value else value or ()
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _as_browsers_write_it(cls, origins: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in origins:
+            if origin != "*" and not _ORIGIN.fullmatch(origin):
+                raise ValueError(
+                    f'{origin!r} is no origin; write scheme://host or scheme://host:port, or "*"'
+                )
+        return origins
 
     @model_validator(mode="after")
     def _guarded(self) -> ServerConfig:

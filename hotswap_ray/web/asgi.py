@@ -10,7 +10,13 @@ from typing import Any
 import orjson
 from pydantic import SecretStr
 
-from hotswap_ray.core.errors import HotswapError, InvalidRequest, TooLarge, Unauthorized
+from hotswap_ray.core.errors import (
+    ContextExceeded,
+    HotswapError,
+    InvalidRequest,
+    TooLarge,
+    Unauthorized,
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -95,8 +101,12 @@ def authorize(scope: Scope, keys: tuple[SecretStr, ...]) -> None:
 def error_body(error: HotswapError) -> bytes:
     """OpenAI's error object."""
     kind = "invalid_request_error" if error.http_status < 500 else "server_error"
+    message = error.message
+    if isinstance(error, ContextExceeded):
+        # By these words litellm knows the error, and not by its code.
+        message += " (the prompt is longer than the model's context length)"
     return orjson.dumps(
-        {"error": {"message": error.message, "type": kind, "param": None, "code": error.code}}
+        {"error": {"message": message, "type": kind, "param": None, "code": error.code}}
     )
 
 

@@ -7,17 +7,28 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import uuid
+import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextlib import aclosing
 from typing import Any
 
+import orjson
+
+from hotswap_ray import __version__
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.router import Router
 from hotswap_ray.config.sections import ServerConfig
-from hotswap_ray.core.errors import HotswapError, InvalidRequest, MethodNotAllowed, NotFound
+from hotswap_ray.core.errors import (
+    EngineUnavailable,
+    HotswapError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+)
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.routing.conversation import names_of
-from hotswap_ray.core.routing.table import AUTO, Assignment, unknown
+from hotswap_ray.core.routing.table import AUTO, Assignment, RouteTable, unknown
+from hotswap_ray.web import paths
 from hotswap_ray.web.asgi import (
     JSON,
     App,
@@ -26,7 +37,6 @@ from hotswap_ray.web.asgi import (
     Scope,
     Send,
     authorize,
-    error_body,
     header,
     read_json,
     send_bytes,
@@ -34,12 +44,13 @@ from hotswap_ray.web.asgi import (
     send_json,
     start,
 )
+from hotswap_ray.web.bodies import check_chat, check_completion, check_stream
+from hotswap_ray.web.cors import Cors
+from hotswap_ray.web.event_stream import EventStream
+from hotswap_ray.web.model_list import model_rows
+from hotswap_ray.web.request_id import Ids, id_headers
 
-# A tuple: Serve's own middleware appends to the list of headers that it is given.
-SSE = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-cache"),
-)
+TEXT = (b"content-type", b"text/plain; charset=utf-8")
 log = logging.getLogger("hotswap.http")
 
 
@@ -51,7 +62,8 @@ class OpenAIApi:
         router: The data path.
         feedback: Takes ``(request_id, score, idempotency_key, comment, source)``.
         admin: ASGI application for everything under ``/admin``.
-        behind_serve: Serve numbers requests and adds ``x-request-id`` to the answer itself.
+        behind_serve: Serve adds ``x-request-id`` to the answer itself.
+        clock: Unix seconds, for when models were listed first.
     """
 
     def __init__(
@@ -61,12 +73,16 @@ class OpenAIApi:
         feedback: Callable[[str, float, str | None, str | None, str | None], Awaitable[Any]],
         admin: App,
         behind_serve: bool = False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._router = router
         self._feedback = feedback
         self._admin = admin
         self._behind_serve = behind_serve
+        self._created = int(clock())
+        self._ids = Ids(behind_serve)
+        self._cors = Cors(config.cors_origins)
         self._posts: dict[str, Callable[[Scope, Receive, Send, str], Awaitable[None]]] = {
             "/v1/chat/completions": self._chat,
             "/v1/completions": self._completions,
@@ -77,82 +93,109 @@ class OpenAIApi:
         """Serve one request."""
         if scope["type"] != "http":
             return
-        path: str = scope["path"]
-        request_id = header(scope, b"x-request-id") or uuid.uuid4().hex
+        path, method = paths.plain(scope["path"]), scope["method"]
+        is_admin = path == "/admin" or path.startswith("/admin/")
+        request_id, label = self._ids.of(scope)
         started = False
 
         async def tracked(message: MutableMapping[str, Any]) -> None:
             nonlocal started
-            if not started and not self._behind_serve:
-                message["headers"].append((b"x-request-id", request_id.encode("latin-1")))
+            if not started:
+                headers: Headers = message["headers"]
+                headers += id_headers(request_id, label, self._behind_serve)
+                if not is_admin and method != "OPTIONS":
+                    headers += self._cors.answer(scope, headers)
+            elif method == "HEAD":
+                message["body"] = b""
             started = True
             await send(message)
 
         try:
-            if not 0 < len(request_id) <= 128 or not request_id.isprintable():
-                request_id = uuid.uuid4().hex
-                raise InvalidRequest("x-request-id must be 1 to 128 printable characters")
             post = self._posts.get(path)
-            if path == "/admin" or path.startswith("/admin/"):
+            if is_admin:
                 await self._admin(scope, receive, tracked)
+            elif method == "OPTIONS":
+                await self._options(scope, path, tracked)
             elif post is None:
                 await self._get(scope, path, tracked)
-            elif scope["method"] == "POST":
+            elif method == "POST":
                 authorize(scope, self._config.api_keys)
                 await post(scope, receive, tracked, request_id)
             else:
-                raise MethodNotAllowed(f"{path} takes POST, not {scope['method']}")
+                raise MethodNotAllowed(f"{path} takes POST, not {method}")
         except HotswapError as error:
             if not started:
-                await send_error(tracked, error)
+                await send_error(tracked, error, _allow(path, error))
         except Exception as error:  # the HTTP border: recorded here, and the client is told
-            log.exception("request %s failed", request_id)
+            log.exception("request %s failed (label %s)", request_id, label)
             if not started:
                 text = f"internal error ({type(error).__name__}); see the log"
                 await send_error(tracked, HotswapError(text))
 
+    async def _options(self, scope: Scope, path: str, send: Send) -> None:
+        """A browser's preflight has no token, and may be about a path that is not there."""
+        headers = self._cors.preflight(scope)
+        allow = paths.methods(path)
+        if allow is None and not headers:
+            raise NotFound(paths.missing(path))
+        await send(start(204, [(b"allow", (allow or "OPTIONS").encode()), *headers]))
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
     async def _get(self, scope: Scope, path: str, send: Send) -> None:
-        table = self._router.table
-        takes_get = path in ("/healthz", "/readyz") or path.startswith("/v1/models")
-        if takes_get and scope["method"] not in ("GET", "HEAD"):
+        if paths.methods(path) is None:
+            raise NotFound(paths.missing(path))
+        if scope["method"] not in ("GET", "HEAD"):
             raise MethodNotAllowed(f"{path} takes GET, not {scope['method']}")
-        if path == "/healthz":
+        if path in paths.HEALTH:
             await send_json(send, 200, {"status": "ok"})
         elif path == "/readyz":
-            waiting = [task for task, route in table.routes.items() if route.active is None]
-            await send_json(send, 503 if waiting else 200, {"waiting_for": waiting})
-        elif path == "/v1/models" or path.startswith("/v1/models/"):
-            authorize(scope, self._config.api_keys)
-            names = [AUTO, *(f"auto:{task}" for task in table.routes), *table.models]
-            rows = [
-                {"id": name, "object": "model", "created": 0, "owned_by": "hotswap_ray"}
-                for name in names
-            ]
-            name = path.removeprefix("/v1/models").removeprefix("/")
-            if not name:
-                await send_json(send, 200, {"object": "list", "data": rows})
-            elif name in names:
-                await send_json(send, 200, rows[names.index(name)])
-            else:
-                raise NotFound(unknown("model", name, names))
+            await self._ready(send)
+        elif path == "/version":
+            await send_json(send, 200, {"version": __version__})
+        elif path == "/metrics":
+            await send_bytes(send, 200, paths.METRICS.encode(), [TEXT])
+        elif path == "/":
+            facts = {"name": "hotswap_ray", "version": __version__}
+            await send_json(send, 200, {**facts, "post": paths.POSTS, "get": paths.GETS})
         else:
-            raise NotFound(f"no {path}; see GET /v1/models")
+            authorize(scope, self._config.api_keys)
+            await self._models(send, path.removeprefix("/v1/models").removeprefix("/"))
+
+    async def _ready(self, send: Send) -> None:
+        """503 until every route has a model; a table without routes is not ready, but not there."""
+        routes = self._router.table.routes
+        waiting = [task for task, route in routes.items() if route.active is None]
+        waiting = waiting if routes else ["routes"]
+        more = [(b"retry-after", b"1")] if waiting else []
+        body = orjson.dumps({"waiting_for": waiting})
+        await send_bytes(send, 503 if waiting else 200, body, [JSON, *more])
+
+    async def _models(self, send: Send, name: str) -> None:
+        rows = model_rows(self._table(), self._created)
+        if not name:
+            await send_json(send, 200, {"object": "list", "data": rows})
+            return
+        found = {row["id"]: row for row in rows}
+        if name not in found:
+            raise NotFound(unknown("model", name, found))
+        await send_json(send, 200, found[name])
+
+    def _table(self) -> RouteTable:
+        """The route table; before it has a route, no name is known and none is unknown."""
+        if not self._router.table.routes:
+            raise EngineUnavailable("starting: no task has a route yet", 2.0)
+        return self._router.table
 
     async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
         body = await read_json(receive, self._config.max_body_bytes)
-        messages = body.get("messages")
-        if not isinstance(messages, list) or not messages:
-            raise InvalidRequest("messages must be a list with at least one message")
-        if not all(isinstance(message, dict) and "role" in message for message in messages):
-            raise InvalidRequest("each message must be an object with a role")
+        check_chat(body)
         await self._serve(scope, send, request_id, "chat/completions", body)
 
     async def _completions(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
         body = await read_json(receive, self._config.max_body_bytes)
-        if not isinstance(body.get("prompt"), (str, list)):
-            raise InvalidRequest("prompt must be a string or a list")
+        check_completion(body)
         await self._serve(scope, send, request_id, "completions", body)
 
     async def _serve(
@@ -163,17 +206,16 @@ class OpenAIApi:
         endpoint: Endpoint,
         body: dict[str, Any],
     ) -> None:
-        metadata = body.pop("metadata", None)
-        metadata = {} if metadata is None else metadata
+        self._table()
+        body = {key: value for key, value in body.items() if value is not None}  # null is absent
+        metadata = body.pop("metadata", {})
         model = body.pop("model", AUTO)
         if not isinstance(metadata, dict) or not isinstance(model, str):
             raise InvalidRequest("model must be a string and metadata an object")
         task = metadata.get("task_type")
         if not isinstance(task, str | None):
             raise InvalidRequest("metadata.task_type must be a string")
-        stream, options = body.get("stream"), body.get("stream_options")
-        if not isinstance(stream, bool | None) or not isinstance(options, dict | None):
-            raise InvalidRequest("stream must be true or false and stream_options an object")
+        is_streamed = check_stream(body)
         call = Call(
             request_id,
             endpoint,
@@ -185,24 +227,29 @@ class OpenAIApi:
                 self._config.conversation_keys, lambda name: header(scope, name.encode()), body
             ),
         )
-        if not stream:
-            assignment, answer = await self._router.generate(call)
-            await send_bytes(send, 200, answer, [JSON, *answer_headers(assignment)])
+        if is_streamed:
+            await self._stream(call, send)
             return
-        opened = await self._router.open(call)
-        try:
-            await send(start(200, [*SSE, *answer_headers(opened.assignment)]))
-            await send(_part(opened.first))
+        assignment, answer = await self._router.generate(call)
+        await send_bytes(send, 200, answer, [JSON, *answer_headers(assignment)])
+
+    async def _stream(self, call: Call, send: Send) -> None:
+        """Answer in events; the status waits for the first one, or for the first comment."""
+        async with EventStream(send, self._config.stream_comment_s) as stream:
             try:
-                async for item in opened.rest:
-                    if isinstance(item, bytes):
-                        await send(_part(item))
+                opened = await self._router.open(call)
+                async with aclosing(opened.rest) as rest:
+                    await stream.begin(answer_headers(opened.assignment))
+                    await stream.frame(opened.first)
+                    async for item in rest:
+                        if isinstance(item, bytes):
+                            await stream.frame(item)
             except HotswapError as error:
-                # The status was sent already; the missing [DONE] says that the answer is cut off.
-                await send(_part(b"data: " + error_body(error) + b"\n\n"))
-            await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            await opened.rest.aclose()
+                if not stream.begun:
+                    raise
+                await stream.end(error)
+            else:
+                await stream.end()
 
     async def _take_feedback(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
@@ -241,5 +288,6 @@ def answer_headers(assignment: Assignment) -> Headers:
     ]
 
 
-def _part(body: Any) -> dict[str, Any]:
-    return {"type": "http.response.body", "body": body, "more_body": True}
+def _allow(path: str, error: HotswapError) -> Headers:
+    allow = paths.methods(path) if isinstance(error, MethodNotAllowed) else None
+    return [(b"allow", allow.encode())] if allow else []

@@ -6,7 +6,15 @@ import json
 import httpx
 import pytest
 
-from hotswap_ray.core.errors import EngineError, InvalidRequest, Overloaded, StoreError
+from hotswap_ray.core.errors import (
+    ContextExceeded,
+    EngineError,
+    InvalidRequest,
+    ModelNotLoaded,
+    NotFound,
+    Overloaded,
+    StoreError,
+)
 from tests.worlds.api import CHAT, PATHS, TABLE, ApiWorld, refused
 
 
@@ -33,13 +41,16 @@ async def test_a_body_that_is_not_a_json_object_is_refused(world, path, body):
         {"messages": ["hi"]},
         {"messages": [{"content": "hi"}]},
         {**CHAT, "model": 5},
-        {**CHAT, "model": None},
         {**CHAT, "metadata": "t"},
         {**CHAT, "metadata": []},
         {**CHAT, "metadata": {"task_type": 5}},
         {**CHAT, "metadata": {"task_type": ["t"]}},
         {**CHAT, "stream": "yes"},
+        {**CHAT, "stream": "true"},
+        {**CHAT, "stream": 1},
         {**CHAT, "stream": True, "stream_options": "usage"},
+        {**CHAT, "stream": True, "stream_options": {"include_usage": "yes"}},
+        {**CHAT, "stream": True, "stream_options": {"include_usage": 1}},
     ],
 )
 async def test_a_chat_with_wrong_types_is_refused_before_any_model_sees_it(world, body):
@@ -47,6 +58,52 @@ async def test_a_chat_with_wrong_types_is_refused_before_any_model_sees_it(world
     refused(response, 400, "invalid_request")
     assert not any(model.bodies for model in world.models.values())
     assert not world.router.recorder.outcomes
+
+
+@pytest.mark.parametrize(
+    ("message", "place"),
+    [
+        ({"content": "hi"}, "messages[1] must be an object with a role"),
+        (["hi"], "messages[1] must be an object"),
+        ({"role": None, "content": "hi"}, "messages[1].role must be a string such as user"),
+        ({"role": ["user"], "content": "hi"}, "messages[1].role"),
+        ({"role": "", "content": "hi"}, "messages[1].role"),
+        ({"role": "user", "content": 5}, "messages[1].content must be a string or a list of parts"),
+        ({"role": "user", "content": True}, "messages[1].content"),
+        ({"role": "user", "content": {"type": "text"}}, "not an object"),
+        ({"role": "user", "content": ["hi"]}, "messages[1].content[0] must be an object"),
+        ({"role": "user", "content": [{"text": "hi"}]}, "messages[1].content[0].type"),
+        ({"role": "user", "content": [{"type": 5}]}, "messages[1].content[0].type"),
+        ({"role": "user", "content": [{"type": "text"}]}, "messages[1].content[0].text"),
+        (
+            {
+                "role": "user",
+                "content": [{"type": "text", "text": "a"}, {"type": "text", "text": 1}],
+            },
+            "messages[1].content[1].text must be a string, not a number",
+        ),
+    ],
+)
+async def test_what_is_no_message_is_refused_by_its_place(world, message, place):
+    response = await world.chat(messages=[*CHAT["messages"], message])
+    refused(response, 400, "invalid_request", place)
+    assert not world.models["a"].bodies
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"role": "user"},
+        {"role": "user", "content": None},
+        {"role": "assistant", "content": None, "tool_calls": [{"id": "c"}]},
+        {"role": "tool", "tool_call_id": "c", "content": "4"},
+        {"role": "wizard", "content": ""},
+        {"role": "developer", "content": []},
+        {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:,"}}]},
+    ],
+)
+async def test_what_may_be_a_message_is_left_to_the_engine(world, message):
+    assert (await world.chat(messages=[message])).status_code == 200
 
 
 def nested(levels):
@@ -135,6 +192,21 @@ async def test_a_prompt_over_the_context_is_400_in_the_words_of_the_engine(world
     refused(await world.chat(), 400, "invalid_request", "900", "512")
 
 
+async def test_a_context_that_is_exceeded_has_the_code_and_the_words_that_clients_know(world):
+    world.models["a"].error = ContextExceeded("the prompt has 900 tokens, the context is 512")
+    error = refused(await world.chat(), 400, "context_length_exceeded", "900", "512")
+    assert error["type"] == "invalid_request_error"
+    # litellm knows it by these words alone
+    assert "is longer than the model's context length" in error["message"]
+    assert (await world.chat(stream=True)).status_code == 400
+
+
+async def test_a_model_that_is_known_and_not_loaded_has_a_code_that_is_not_tried_again():
+    assert (ModelNotLoaded.http_status, ModelNotLoaded.code) == (404, "model_not_loaded")
+    assert not ModelNotLoaded.retryable
+    assert issubclass(ModelNotLoaded, NotFound)
+
+
 async def test_a_model_that_fails_with_its_fallback_is_500_and_a_surprise_is_not_shown(world):
     world.models["a"].error = world.models["b"].error = EngineError("broken")
     refused(await world.chat(), 500, "engine_error", "broken")
@@ -143,22 +215,6 @@ async def test_a_model_that_fails_with_its_fallback_is_500_and_a_surprise_is_not
     response = await world.http.post("/v1/feedback", json={"request_id": "r1", "score": 1})
     error = refused(response, 500, "internal_error", "RuntimeError")
     assert "password" not in error["message"]
-
-
-@pytest.mark.parametrize("bad", ["x" * 129, "tab\there"])
-async def test_a_bad_request_id_is_refused_and_not_echoed(world, bad):
-    response = await world.chat({"x-request-id": bad})
-    refused(response, 400, "invalid_request", "x-request-id")
-    assert response.headers["x-request-id"] != bad
-
-
-async def test_unknown_paths_are_404_and_wrong_methods_405(world):
-    refused(await world.http.get("/v1/embeddings"), 404, "not_found", "/v1/embeddings")
-    refused(await world.http.get("/"), 404, "not_found")
-    for path in PATHS:
-        refused(await world.http.get(path), 405, "method_not_allowed", "POST")
-    for path in ("/v1/models", "/healthz", "/readyz"):
-        refused(await world.http.post(path), 405, "method_not_allowed", "GET")
 
 
 @pytest.mark.parametrize(
