@@ -34,6 +34,7 @@ from hotswap_ray.engines.base import load_engine_class
 from hotswap_ray.ports import free_port
 from hotswap_ray.store import Store
 from hotswap_ray.web.admin.api import AdminApi
+from hotswap_ray.web.around_serve import CALLBACK as AROUND_SERVE
 from hotswap_ray.web.asgi import Receive, Scope, Send
 from hotswap_ray.web.openai_api import OpenAIApi
 
@@ -89,8 +90,11 @@ def make_api(ingress: Ingress) -> OpenAIApi:
     return OpenAIApi(server, ingress.router, ingress.feedback, admin, behind_serve=True)
 
 
-def start_actors(config: Config) -> None:
-    """Bring up the three detached actors, or find them; they outlive drivers and failures."""
+def create_actors(config: Config) -> Any:
+    """Create the three detached actors, or find them; they outlive drivers and failures.
+
+    Returns at once, with the controller, which has not started its work.
+    """
     namespace = config.cluster.namespace
     options: dict[str, Any] = {
         "namespace": namespace,
@@ -123,7 +127,7 @@ def start_actors(config: Config) -> None:
         .remote(config, store, fleet, ActorProxy(LEARNING, namespace), on_swap_end=SwapMetrics())
     )
     store.close()
-    ray.get(controller.start.remote())
+    return controller
 
 
 def build(config: Config) -> Any:
@@ -135,7 +139,7 @@ def build(config: Config) -> Any:
     Returns:
         A Serve application for ``serve.run`` at ``/``.
     """
-    start_actors(config)
+    ray.get(create_actors(config).start.remote())
     ingress = serve.deployment(
         name=INGRESS_DEPLOYMENT,
         num_replicas=config.server.ingress_replicas,
@@ -167,7 +171,7 @@ def _free_port(preferred: int) -> int:
     return free_port()
 
 
-def start(config: Config, *, quiet: bool = False) -> None:
+def start(config: Config, *, quiet: bool = False) -> str | None:
     """Start Ray here if there is no cluster, then Serve, the actors and the ingress.
 
     Returns when the endpoint answers; models may still be loading (``/readyz``).
@@ -175,7 +179,11 @@ def start(config: Config, *, quiet: bool = False) -> None:
     Args:
         config: A checked configuration.
         quiet: Keep Ray's and Serve's own messages in their log files.
+
+    Returns:
+        Host and port of Ray's dashboard; ``None`` if it has none, or Ray ran already.
     """
+    dashboard = None
     flags = {
         "RAY_SERVE_ENABLE_HA_PROXY": config.cluster.ha_proxy,
         "RAY_SERVE_THROUGHPUT_OPTIMIZED": config.cluster.throughput_optimized,
@@ -189,17 +197,22 @@ def start(config: Config, *, quiet: bool = False) -> None:
         # Ray starts its workers at niceness 15. Ours carry the requests, and a model that serves
         # must not have a lower priority than one that loads, which sets its own niceness.
         os.environ.setdefault("RAY_worker_niceness", "0")
+        os.environ.setdefault("RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH", AROUND_SERVE)
         for name, port in HAPROXY_PORTS.items():
             os.environ.setdefault(name, str(_free_port(port)))
     if not ray.is_initialized():
-        ray.init(
+        context = ray.init(
             address=config.cluster.address or "local",
             namespace=config.cluster.namespace,
             log_to_driver=not quiet,
             logging_level=logging.ERROR if quiet else logging.INFO,
         )
+        dashboard = context.dashboard_url or None
     if quiet:
         logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    # Their processes come up meanwhile: HAProxy answers 404 from now on until the ingress is there.
+    create_actors(config)
     serve.start(http_options={"host": config.server.host, "port": config.server.port})
     target = serve.RunTarget(target=build(config), name=INGRESS_APP, route_prefix="/")
     serve.run_many([target])
+    return dashboard

@@ -64,7 +64,7 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
     url = f"http://{_host(settings.server.host)}:{settings.server.port}"
     _say(as_json, "starting", f"starting Ray and the endpoint {url} ...", url=url)
     try:
-        app.start(settings, quiet=True)
+        dashboard = app.start(settings, quiet=True)
     except HotswapError:
         raise
     except Exception as error:  # Ray raises plain Exception when a node is late
@@ -76,10 +76,27 @@ def _serve(settings: Config, as_json: bool) -> NoReturn:
         remember(ray_address, settings.cluster.namespace)
         text = f"listening; models are loading; Ray is at {ray_address}"
         _say(as_json, "listening", text, ray_address=ray_address)
+        _say_where_to_look(as_json, dashboard)
         _follow_loading(arbiter, as_json)
         _say(as_json, "ready", _how_to_call(settings, url), url=url)
         while True:
             time.sleep(3600)  # until a signal
+
+
+def _say_where_to_look(as_json: bool, dashboard: str | None) -> None:
+    """Ray chooses the ports of its metrics and of its dashboard; nobody else tells them."""
+    import ray
+
+    metrics = [
+        f"http://{_host(node['NodeManagerAddress'])}:{node['MetricsExportPort']}/metrics"
+        for node in ray.nodes()
+        if node["Alive"] and node.get("MetricsExportPort")
+    ]
+    text = f"metrics (Prometheus): {', '.join(metrics) or 'none'}"
+    if dashboard:
+        dashboard = dashboard if "://" in dashboard else f"http://{dashboard}"
+        text += f"; Ray's dashboard: {dashboard}, which asks for the token of `ray get-auth-token`"
+    _say(as_json, "observability", text, metrics=metrics, dashboard=dashboard)
 
 
 def _follow_loading(arbiter: Arbiter, as_json: bool) -> None:

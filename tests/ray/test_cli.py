@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -144,6 +145,24 @@ def test_serve_says_what_it_does_and_the_line_it_prints_works(served):
         assert json.loads(done.stdout)["model"] == "a"
     else:
         assert f"{served.url}/v1/chat/completions" in line
+
+
+def test_each_request_has_an_id_of_its_own_that_clients_read_as_x_request_id(served):
+    body = {"model": "auto", "messages": [{"role": "user", "content": "hi"}]}
+    headers = {"x-request-id": "mine"}
+    answers = [
+        httpx.post(f"{served.url}/v1/chat/completions", json=body, headers=headers, timeout=60)
+        for _ in range(2)
+    ]
+    ids = [answer.headers["x-request-id"] for answer in answers]
+    assert len({*ids, "mine"}) == 3
+    assert ids == [answer.headers["x-hotswap-request-id"] for answer in answers]
+    assert [answer.headers["x-hotswap-label"] for answer in answers] == ["mine", "mine"]
+
+
+def test_it_says_where_the_metrics_are(served):
+    (address,) = re.findall(r"metrics \(Prometheus\): (http://\S+/metrics)", served.said)
+    assert "ray_" in httpx.get(address, timeout=60).text
 
 
 def test_the_cluster_it_started_asks_for_a_token_and_the_commands_have_it(served):

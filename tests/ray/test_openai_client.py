@@ -97,6 +97,7 @@ def test_the_task_and_the_model_can_be_named_and_the_headers_say_what_was_done(
     assert raw.headers["x-hotswap-model"] == raw.parse().model
     assert int(raw.headers["x-hotswap-generation"]) >= 1
     assert raw.headers["x-request-id"] == raw.parse()._request_id
+    assert raw.headers["x-request-id"] == raw.headers["x-hotswap-request-id"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
