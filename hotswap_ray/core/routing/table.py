@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from hotswap_ray.core.errors import EngineUnavailable, NotFound
+from hotswap_ray.core.errors import EngineUnavailable, ModelNotLoaded, NotFound
 from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.routing.split import ACTIVE, Share, Split
@@ -307,7 +307,8 @@ def choose(table: RouteTable, model: str, task: str) -> Assignment:
 
     Raises:
         NotFound: The pinned model does not exist; close names are given.
-        EngineUnavailable: The model exists but is not loaded.
+        ModelNotLoaded: The pinned model exists but is not loaded, and will not be by itself.
+        EngineUnavailable: The task's model is not loaded yet.
     """
     if model == AUTO or model.startswith("auto:"):
         route = table.routes[task]
@@ -320,8 +321,8 @@ def choose(table: RouteTable, model: str, task: str) -> Assignment:
         raise NotFound(unknown("model", model, [*table.models, AUTO]))
     target = table.models[model]
     if target is None:
-        raise EngineUnavailable(
-            f"model {model!r} is not loaded; load it with `hotswap models load {model}`", 5.0
+        raise ModelNotLoaded(
+            f"model {model!r} is not loaded; load it with `hotswap models load {model}`"
         )
     return Assignment(task, target, RoutingDecision.PINNED)
 
