@@ -10,14 +10,18 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import orjson
 
+from hotswap_ray.actors.replica.call_marks import offers_tools, with_marks, without_marks
+from hotswap_ray.actors.replica.frames import Frames
+from hotswap_ray.actors.replica.joined import Joined
 from hotswap_ray.actors.replica.priority import lowered_priority
 from hotswap_ray.core.errors import EngineLoadFailed, EngineUnavailable
 from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.routing.call_ids import mark_of
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
 
@@ -39,6 +43,7 @@ class ModelReplica:
     ) -> None:
         self._spec = ModelSpec.model_validate(spec)
         self._generation = generation
+        self._mark = mark_of(self._spec.id, generation)
         self._slots = asyncio.Semaphore(self._spec.max_ongoing_requests)
         self._asleep = False
         self._memory = (0.0, 0)
@@ -73,7 +78,9 @@ class ModelReplica:
         """
         async with self._slots:
             self._awake()
-            answer = await self._engine.generate(endpoint, body)
+            answer = await self._engine.generate(endpoint, without_marks(body))
+        if offers_tools(body):
+            answer = with_marks(answer, self._mark)
         answer["model"] = self._spec.id
         usage = answer["usage"]
         return (
@@ -91,35 +98,26 @@ class ModelReplica:
         Yields:
             Frames as bytes and, last, the last frame with prompt tokens, answer tokens and
             memory in bytes, as one item: each costs as much as a small answer. A stream
-            without that last item was cut short.
+            without that last item was cut short. The first item holds the first chunk that
+            says something: until then nothing is sent, and another model may still answer.
         """
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
-        usage: dict[str, int] = {}
-        buffer: list[bytes] = []
-        sent_at = 0.0  # the first chunk goes out at once: it is the time to first token
+        marked = partial(with_marks, mark=self._mark) if offers_tools(body) else None
+        frames = Frames(self._spec.id, marked)
         # Closed before the slot is released, so that the next request finds the engine idle.
-        async with self._slots, aclosing(self._engine.stream(endpoint, body)) as chunks:  # type: ignore[type-var]
+        async with self._slots:
             self._awake()
-            async for chunk in chunks:
-                chunk["model"] = self._spec.id
-                chunk_usage = chunk.pop("usage", None)
-                if chunk_usage:
-                    usage = chunk_usage
-                if chunk.get("choices"):
-                    buffer.append(b"data: " + orjson.dumps(chunk) + b"\n\n")
-                if chunk_usage and wants_usage:
-                    tail = {**chunk, "choices": [], "usage": chunk_usage}
-                    buffer.append(b"data: " + orjson.dumps(tail) + b"\n\n")
-                now = time.perf_counter()
-                if buffer and now - sent_at >= STREAM_INTERVAL_S:
-                    sent_at = now
-                    yield b"".join(buffer)
-                    buffer.clear()
-        buffer.append(b"data: [DONE]\n\n")
+            chunks: Any = self._engine.stream(endpoint, without_marks(body))
+            async with Joined(chunks, frames.take, STREAM_INTERVAL_S) as joined:
+                while True:
+                    parts = await joined.take()
+                    if joined.ended:
+                        break
+                    yield b"".join(parts)
         yield (
-            b"".join(buffer),
-            usage.get("prompt_tokens", 0),
-            usage.get("completion_tokens", 0),
+            b"".join([*parts, frames.end(wants_usage)]),
+            frames.usage.get("prompt_tokens", 0),
+            frames.usage.get("completion_tokens", 0),
             self._memory_bytes(),
         )
 

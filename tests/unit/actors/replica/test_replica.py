@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from hotswap_ray.actors.replica import replica as model_replica
 from hotswap_ray.actors.replica.replica import ModelReplica
 from hotswap_ray.core.errors import EngineError, EngineLoadFailed, EngineUnavailable
+from hotswap_ray.core.routing.call_ids import mark_of
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 HERE = f"{__name__}:RecordingEngine"
@@ -145,6 +146,158 @@ async def test_a_stream_that_fails_has_no_end_and_no_usage():
     with pytest.raises(EngineError):
         await anext(stream)
     assert engine.working == 0
+
+
+ROLE = {"choices": [{"index": 0, "delta": {"role": "assistant", "content": ""}}]}
+EMPTY = {"choices": [{"index": 0, "delta": {}, "finish_reason": None}]}
+
+
+async def test_a_role_goes_out_with_the_first_text_and_not_before_it():
+    replica, engine = await made()
+    engine.chunks = [ROLE, EMPTY, *engine.chunks]
+    first, *_ = await frames(replica)
+    assert [orjson.loads(event)["choices"][0]["delta"] for event in events_of(first)] == [
+        {"role": "assistant", "content": ""},
+        {},
+        {"content": "one"},
+    ]
+
+
+async def test_a_stream_that_fails_before_it_says_anything_sends_nothing():
+    replica, engine = await made()
+    engine.chunks = [ROLE, EMPTY, EngineError("broken")]
+    stream = replica.stream("chat/completions", BODY)
+    with pytest.raises(EngineError, match="broken"):
+        await anext(stream)
+    assert engine.working == 0
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"delta": {"reasoning_content": "hm"}},
+        {"delta": {"reasoning": "hm"}},
+        {"delta": {"refusal": "no"}},
+        {"delta": {"tool_calls": [{"index": 0, "function": {"name": "f"}}]}},
+        {"delta": {"function_call": {"name": "f"}}},
+        {"delta": {}, "finish_reason": "stop"},
+        {"text": "one"},
+    ],
+)
+async def test_thinking_a_call_a_refusal_and_an_end_are_a_first_byte(choice):
+    replica, engine = await made()
+    engine.chunks = [ROLE, {"choices": [{"index": 0, **choice}]}, ROLE]
+    stream = replica.stream("chat/completions", BODY)
+    assert [orjson.loads(event)["choices"] for event in events_of(await anext(stream))] == [
+        ROLE["choices"],
+        [{"index": 0, **choice}],
+    ]
+    await stream.aclose()
+
+
+async def test_an_answer_without_any_text_is_an_answer():
+    replica, engine = await made()
+    engine.chunks = [ROLE, engine.chunks[-1]]
+    first, usage = await frames(replica)
+    assert orjson.loads(events_of(first)[0])["choices"] == ROLE["choices"]
+    assert events_of(first)[1:] == [b"[DONE]"]
+    assert usage == (5, 2, 1000)
+
+
+async def test_text_before_a_pause_of_the_model_does_not_wait_for_its_end():
+    replica, engine = await made()
+
+    async def pausing():
+        yield {"choices": [{"index": 0, "delta": {"content": "one"}}]}
+        yield {"choices": [{"index": 0, "delta": {"content": " two"}}]}
+        await asyncio.Event().wait()
+
+    engine.stream = lambda endpoint, body: pausing()
+    stream = replica.stream("chat/completions", BODY)
+    await anext(stream)
+    second = await asyncio.wait_for(anext(stream), 30)
+    assert orjson.loads(events_of(second)[0])["choices"][0]["delta"] == {"content": " two"}
+    await stream.aclose()
+
+
+async def test_of_usage_in_every_chunk_the_last_counts_and_keeps_what_else_it_says():
+    replica, engine = await made()
+    text = engine.chunks[0]
+    last = {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    counts = [{"prompt_tokens": 5, "completion_tokens": n} for n in (1, 2)]
+    engine.chunks = [{**text, "usage": usage} for usage in (*counts, last)]
+    items = await frames(replica, stream_options={"include_usage": True})
+    events = [orjson.loads(event) for event in events_of(b"".join(items[:-1]))[:-1]]
+    assert [event["usage"] for event in events if "usage" in event] == [last]
+    assert events[-1]["choices"] == []
+    assert items[-1] == (5, 3, 1000)
+
+
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+MARK = mark_of("m", 3)
+
+
+async def test_a_streamed_call_says_who_made_it_and_later_parts_of_it_have_no_id():
+    replica, engine = await made()
+    calls = [{"index": 0, "id": "c1", "function": {"name": "f"}}, {"index": 0, "id": None}]
+    engine.chunks = [{"choices": [{"index": 0, "delta": {"tool_calls": [c]}}]} for c in calls]
+    items = await frames(replica, tools=TOOLS)
+    events = [orjson.loads(event) for event in events_of(b"".join(items[:-1]))[:-1]]
+    made_ids = [event["choices"][0]["delta"]["tool_calls"][0]["id"] for event in events]
+    assert made_ids == [f"c1.h{MARK}", None]
+    assert calls[0]["id"] == "c1"
+
+
+async def test_a_whole_answers_call_says_who_made_it():
+    replica, engine = await made()
+    answer = {
+        "choices": [{"message": {"content": None, "tool_calls": [{"id": "c1"}, {"id": ""}]}}],
+        "usage": {"prompt_tokens": 5, "completion_tokens": 2},
+    }
+
+    async def generate(endpoint, body):
+        return answer
+
+    engine.generate = generate
+    body, *_ = await replica.generate("chat/completions", {**BODY, "tools": TOOLS})
+    (choice,) = orjson.loads(body)["choices"]
+    assert [call["id"] for call in choice["message"]["tool_calls"]] == [f"c1.h{MARK}", ""]
+    assert answer["choices"][0]["message"]["tool_calls"][0]["id"] == "c1"
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_the_engine_sees_ids_of_calls_as_it_gave_them(streamed):
+    replica, engine = await made()
+    seen = []
+
+    async def generate(endpoint, body):
+        seen.append(body)
+        return {"usage": {"prompt_tokens": 5, "completion_tokens": 2}}
+
+    async def stream(endpoint, body):
+        seen.append(body)
+        yield engine.chunks[0]
+
+    def messages(*ids):
+        return [
+            {"role": "user", "content": "hi"},
+            {"role": "assistant", "tool_calls": [{"id": one} for one in ids]},
+            *({"role": "tool", "tool_call_id": one, "content": "1"} for one in ids),
+        ]
+
+    engine.generate, engine.stream = generate, stream
+    body = {"messages": messages(f"c1.h{MARK}", "theirs", "c2.h00000000"), "tools": TOOLS}
+    kept = orjson.dumps(body)
+    if streamed:
+        await frames(replica, **body)
+    else:
+        await replica.generate("chat/completions", body)
+    assert seen[0]["messages"] == messages("c1", "theirs", "c2")
+    assert orjson.dumps(body) == kept
 
 
 async def test_no_more_requests_at_once_than_the_spec_allows():
