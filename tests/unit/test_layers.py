@@ -35,7 +35,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
     "core.rollout": ("core.proof", "core.spec"),
     "core.schedule": ("core.spec",),
     "core.answers": EVERYWHERE,
-    "core.fit": EVERYWHERE,
+    "core.fit": (*EVERYWHERE, "core.answers.thinking"),
     "core.routing": EVERYWHERE,
     "core.evidence": (*EVERYWHERE, "core.policies"),
     "core.autoswap": (*EVERYWHERE, "core.policies", "core.proof", "core.evidence"),

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from hotswap_ray.core.answers import checkers
-from hotswap_ray.core.answers.form import has_form
+from hotswap_ray.core.answers.form import Form, form_of
 from hotswap_ray.core.answers.judge_messages import Job, Judgement
 from hotswap_ray.core.answers.thinking import without_thinking
 from hotswap_ray.core.errors import CheckerFailed
@@ -19,20 +19,21 @@ from hotswap_ray.engines.answers import assemble
 
 def judge_one(job: Job) -> Judgement:
     """Judge one answer here and now, however long it takes."""
-    quality, form, errors = None, None, []
+    quality, form, errors = None, Form(None), []
     try:
-        text = answer_text(job.endpoint, job.answer, streamed=job.streamed)
+        whole = whole_text(job.endpoint, job.answer, streamed=job.streamed)
     except CheckerFailed as error:
         return Judgement(None, error.message)
+    text = without_thinking(whole)
     try:
         quality = checkers.quality_of(job.checks, text, job.request)
     except CheckerFailed as error:
         errors.append(error.message)
     try:
-        form = has_form(job.checks, text, job.request)
+        form = form_of(job.checks, text, job.request, whole)
     except CheckerFailed as error:
         errors.append(error.message)
-    return Judgement(quality, errors[0] if errors else "", form)
+    return Judgement(quality, errors[0] if errors else "", form.ok, form.why)
 
 
 async def judge_here(jobs: Sequence[Job]) -> list[Judgement]:
@@ -60,12 +61,17 @@ def answer_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
         >>> answer_text("chat/completions", event + b"data: [DONE]\n\n", streamed=True)
         'hi'
     """
+    return without_thinking(whole_text(endpoint, raw, streamed=streamed))
+
+
+def whole_text(endpoint: Endpoint, raw: bytes, *, streamed: bool) -> str:
+    """As ``answer_text``, with the thinking that a server left in the text."""
     try:
         body = assemble(endpoint, _chunks(raw)) if streamed else orjson.loads(raw)
         choice = min(body["choices"], key=lambda choice: choice.get("index") or 0)
         if endpoint == "completions":
-            return without_thinking(str(choice["text"] or ""))
-        return without_thinking(_message_text(choice["message"]))
+            return str(choice["text"] or "")
+        return _message_text(choice["message"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         text = f"the answer cannot be read: {type(error).__name__}: {error}"
         raise CheckerFailed(text[:300]) from error

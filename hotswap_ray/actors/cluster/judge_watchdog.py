@@ -91,10 +91,10 @@ class JudgeWatchdog:
         for judgement in judgements:
             is_missing = judgement.quality is None and judgement.format_ok is None
             self.unjudged += is_missing
-            self.undecided += is_missing and not judgement.error
-            self.errors += bool(judgement.error)
-            self.last_error = judgement.error or self.last_error
-        if any(judgement.error for judgement in judgements):
+            self.undecided += is_missing and not judgement.failure
+            self.errors += bool(judgement.failure)
+            self.last_error = judgement.failure or self.last_error
+        if any(judgement.failure for judgement in judgements):
             text = "%d answers went without a verdict for an error so far; the last: %s"
             self._failures.warn(text, self.errors, self.last_error)
         return judgements

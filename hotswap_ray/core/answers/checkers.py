@@ -20,10 +20,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, cast
 
-from jsonschema.validators import Draft202012Validator, validator_for
-from referencing import Registry
-from referencing.exceptions import Unresolvable
-
+from hotswap_ray.core.answers.reasons import json_problem, schema_problem
 from hotswap_ray.core.errors import CheckerFailed, NotFound
 from hotswap_ray.core.names import did_you_mean
 from hotswap_ray.core.spec.golden import GUARDS, Check
@@ -245,7 +242,9 @@ def _passes(check: Check, answer: str) -> bool:
         case "contains":
             return not is_garbage(answer) and _plain(check.value) in _plain(answer)
         case "json_schema":
-            return any(meets(check.json_schema or {}, value) for value in json_values(answer))
+            return any(
+                not schema_problem(check.json_schema or {}, value) for value in json_values(answer)
+            )
         case "length":
             return check.min_chars <= len(answer.strip()) <= check.max_chars
         case "refusal":
@@ -254,24 +253,33 @@ def _passes(check: Check, answer: str) -> bool:
             return not is_garbage(answer)
 
 
-def meets(schema: Mapping[str, Any] | bool, value: Any) -> bool:
-    """Whether a value meets a valid JSON schema.
+def why_not(check: Check, answer: str) -> str:
+    """Why an answer does not pass a check of its form; empty for other kinds.
 
     Args:
-        schema: A schema that ``check_schema`` has accepted.
-        value: A JSON value.
+        check: A check that the answer did not pass.
+        answer: The model's text.
 
     Raises:
-        CheckerFailed: A reference cannot be resolved, or the nesting is too deep.
+        CheckerFailed: The schema cannot be checked.
+
+    Example:
+        >>> why_not(Check(kind="json_schema", json_schema={"required": ["a"]}), 'So: {"b": 1}')
+        "property 'a' is missing"
+        >>> why_not(Check(kind="length", max_chars=3), "Paris")
+        '5 characters, not 0 to 3'
     """
-    # An empty registry: references are resolved inside the schema, never over the network.
-    validator = validator_for(schema, default=Draft202012Validator)(schema, registry=Registry())
-    try:
-        return bool(validator.is_valid(value))
-    except Unresolvable as error:
-        raise CheckerFailed(f"json_schema: a reference leads nowhere: {error}") from error
-    except RecursionError as error:
-        raise CheckerFailed("json_schema: the schema or the answer is nested too deep") from error
+    match check.kind:
+        case "json_schema":
+            for value in json_values(answer):
+                return schema_problem(check.json_schema or {}, value)
+            return json_problem(answer)
+        case "length":
+            return f"{len(answer.strip())} characters, not {check.min_chars} to {check.max_chars}"
+        case "regex":
+            return f"nothing like {check.value[:60]!r} in it"
+        case _:
+            return ""
 
 
 def _called(check: Check, answer: str, request: Mapping[str, Any]) -> float | None:

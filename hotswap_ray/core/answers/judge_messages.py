@@ -41,13 +41,20 @@ class Judgement:
 
     Attributes:
         quality: In [0, 1]; ``None`` when the answer was not judged. Missing is missing.
-        error: Why it could not be judged; empty if no check could tell, or all is well.
+        failure: Why it could not be judged; empty if no check could tell, or all is well.
         format_ok: Whether it has the form that was asked for; ``None`` where none was.
+        wrong_form: What is wrong with its form, for example "not JSON: text before it".
     """
 
     quality: float | None
-    error: str = ""
+    failure: str = ""
     format_ok: bool | None = None
+    wrong_form: str = ""
+
+    @property
+    def error(self) -> str:
+        """What went wrong: with the judging, else with the form of the answer."""
+        return self.failure or self.wrong_form
 
 
 Judging = Callable[[Sequence[Job]], Awaitable[list[Judgement]]]

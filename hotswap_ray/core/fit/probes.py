@@ -10,10 +10,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hotswap_ray.core.fit.capabilities import canonicals
+from hotswap_ray.core.answers.thinking import OPEN, without_thinking
+from hotswap_ray.core.fit.own_questions import endpoints, own_body
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.task import ModelSpec
 
@@ -69,12 +70,14 @@ class Question:
         body: OpenAI body. A streamed answer comes back as its chunks: ``{"chunks": [...]}``.
         decides: Whether a refusal shows that the capability is missing.
         streamed: Whether to stream.
+        room: Whether a model that thinks gets tokens for it; not where only counts matter.
     """
 
     endpoint: Endpoint
     body: dict[str, Any]
     decides: bool = True
     streamed: bool = False
+    room: bool = True
 
 
 Answer = Mapping[str, Any]
@@ -82,16 +85,32 @@ ProbeAnswer = tuple[bool | None, str]
 Script = Generator[Question, Answer, ProbeAnswer]
 
 
-def script(name: str, spec: ModelSpec, context_tokens: int) -> Script:
+def script(
+    name: str, spec: ModelSpec, context_tokens: int, endpoint: Endpoint | None = None
+) -> Script:
     """A probe, ready to run.
 
     Args:
         name: One of ``PROBES``.
-        spec: The model; a probe that is about no endpoint asks at one that the model declares.
+        spec: The model, which says how our questions are to be put.
         context_tokens: Length to try, for the probe ``context``.
+        endpoint: Where a probe asks that is about no endpoint; ``None`` for the first that the
+            model declares.
     """
-    chats = "completions" not in canonicals(spec.capabilities)
-    return PROBES[name]("chat/completions" if chats else "completions", context_tokens)
+    return _as_own(spec, PROBES[name](endpoint or endpoints(spec)[0], context_tokens))
+
+
+def _as_own(spec: ModelSpec, questions: Script) -> Script:
+    """The same questions with the model's own parameters."""
+    question = next(questions)
+    while True:
+        body = own_body(spec, question.body, room=question.room)
+        answer = yield replace(question, body=body)
+        try:
+            question = questions.send(answer)
+        except StopIteration as ended:
+            found: ProbeAnswer = ended.value
+            return found
 
 
 def _body(endpoint: Endpoint, prompt: str | None = None, **options: Any) -> dict[str, Any]:
@@ -136,7 +155,7 @@ def _stop(endpoint: Endpoint, context_tokens: int) -> Script:
 
 def _stream_usage(endpoint: Endpoint, context_tokens: int) -> Script:
     body = _body(endpoint, stream=True, stream_options={"include_usage": True})
-    answer = yield Question(endpoint, body, streamed=True)
+    answer = yield Question(endpoint, body, streamed=True, room=False)
     usage: Mapping[str, Any] = next((c["usage"] for c in answer["chunks"] if c.get("usage")), {})
     tokens_in, tokens_out = usage.get("prompt_tokens", 0), usage.get("completion_tokens", 0)
     if tokens_in > 0 and tokens_out > 0:
@@ -160,7 +179,7 @@ def _tools(endpoint: Endpoint, context_tokens: int) -> Script:
             condition = "" if choice == "auto" else ", but only with tool_choice: required"
             return True, f"calls a tool{condition}"
         if _thoughts(answer) and _finish(answer) == "length":
-            return None, f"still thought after {MANY_TOKENS} tokens"
+            return None, "still thought when its tokens were used up (thinking_tokens)"
         detail = detail or f"answers with text: {_text(answer)[:40]!r}"
     return False, detail
 
@@ -173,15 +192,15 @@ def _json_mode(endpoint: Endpoint, context_tokens: int) -> Script:
     if _json(text):
         return True, "answers with a JSON object"
     if _finish(answer) == "length" and (text.startswith("{") or (not text and _thoughts(answer))):
-        return None, f"not at an end after {MANY_TOKENS} tokens"
+        return None, "not at an end when its tokens were used up"
     return False, f"answers with text: {text[:40]!r}"
 
 
 def _reasoning(endpoint: Endpoint, context_tokens: int) -> Script:
     answer = yield Question("chat/completions", _body("chat/completions"))
-    if _thoughts(answer):
+    if _apart(answer):
         return True, "thinks apart from the answer"
-    if _text(answer).lstrip().startswith("<think>"):
+    if _said(answer).lstrip().startswith(OPEN):
         return False, "thinks within the answer: <think>"
     return False, "does not think"
 
@@ -192,7 +211,7 @@ def _context(endpoint: Endpoint, context_tokens: int) -> Script:
     counts = []
     for words in (few, many):
         answer = yield Question(
-            endpoint, _body(endpoint, " a" * words, max_tokens=1), decides=False
+            endpoint, _body(endpoint, " a" * words, max_tokens=1), decides=False, room=False
         )
         counts.append(_tokens_in(answer))
     if min(counts) <= 0 or counts[1] <= counts[0]:
@@ -200,7 +219,7 @@ def _context(endpoint: Endpoint, context_tokens: int) -> Script:
     tokens_per_word = (counts[1] - counts[0]) / (many - few)
     target = context_tokens - FEW_TOKENS
     words = max(few, int((target - counts[0]) / tokens_per_word))
-    answer = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1))
+    answer = yield Question(endpoint, _body(endpoint, " a" * words, max_tokens=1), room=False)
     tokens_in = _tokens_in(answer)
     detail = f"reads {tokens_in} tokens"
     return (True, detail) if tokens_in >= HELD * target else (False, f"{detail} of {target}")
@@ -230,13 +249,24 @@ def _message(answer: Answer) -> Mapping[str, Any]:
     return message
 
 
-def _text(answer: Answer) -> str:
+def _said(answer: Answer) -> str:
     return str(_choice(answer).get("text") or _message(answer).get("content") or "")
 
 
-def _thoughts(answer: Answer) -> str:
+def _text(answer: Answer) -> str:
+    """What was said but not thought."""
+    return without_thinking(_said(answer))
+
+
+def _apart(answer: Answer) -> str:
     message = _message(answer)
     return str(message.get("reasoning_content") or message.get("reasoning") or "")
+
+
+def _thoughts(answer: Answer) -> str:
+    """What was thought, wherever it stands."""
+    said = _said(answer)
+    return _apart(answer) or (said if without_thinking(said) != said else "")
 
 
 def _finish(answer: Answer) -> str | None:

@@ -107,6 +107,19 @@ class ModelSpec(Strict):
         0, ge=0, le=1e6, description="Price of output tokens."
     )
 
+    golden_params: dict[str, Any] = Field(
+        default_factory=dict,
+        description="What golden prompts and probes send this model otherwise, for example "
+        "`{temperature: 1}`; null leaves a parameter out.",
+    )
+    thinking_tokens: int = Field(
+        1024,
+        ge=0,
+        le=1_000_000,
+        description="Room for thinking in golden prompts and probes, on top of the answer's, if "
+        "the model has the capability reasoning; at most half its context.",
+    )
+
     @property
     def price(self) -> Price:
         """What its tokens cost."""

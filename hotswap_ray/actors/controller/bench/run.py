@@ -15,6 +15,7 @@ from hotswap_ray.actors.cluster.application import state_of
 from hotswap_ray.actors.cluster.background import watched
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
+from hotswap_ray.actors.cluster.own_questions import ask_own
 from hotswap_ray.actors.controller.bench.loans import WATCH_S, Loans
 from hotswap_ray.actors.controller.models.pool import ModelPool
 from hotswap_ray.config import Config
@@ -29,6 +30,7 @@ from hotswap_ray.core.errors import (
 )
 from hotswap_ray.core.evidence.bench import GoldenResult, summarise
 from hotswap_ray.core.fit.compatibility import check_compatibility
+from hotswap_ray.core.fit.own_questions import golden_question
 from hotswap_ray.core.outcome import Endpoint, Outcome, RoutingDecision
 from hotswap_ray.core.spec.golden import GoldenPrompt
 from hotswap_ray.core.spec.task import TaskSpec
@@ -207,28 +209,25 @@ class BenchRun:
         return answers
 
     async def _ask(self, generation: Generation, key: str, prompt: GoldenPrompt) -> _Answer:
-        body: dict[str, Any] = {"max_tokens": prompt.max_tokens, "temperature": 0}
-        if prompt.stop:
-            body["stop"] = list(prompt.stop)
-        endpoint: Endpoint = "completions"
-        if prompt.messages is None:
-            body["prompt"] = prompt.prompt
-        else:
-            endpoint, body["messages"] = "chat/completions", list(prompt.messages)
+        spec = self.parts.pool.spec(generation.model)
+        endpoint, body = golden_question(spec, prompt)
         limit_s = self.parts.config.server.request_timeout_s
-        call = self.parts.fleet.call(generation.app, "generate", endpoint, body)
+        call = ask_own(self.parts.fleet, generation.app, endpoint, body, spec=spec)
         at_s, started = self.parts.clock(), time.perf_counter()
         reply: tuple[bytes, int, int, int] = (b"", 0, 0, 0)
         error: HotswapError | None = None
+        latency_ms = 0.0
         try:
             async with asyncio.timeout(limit_s):
-                reply = await watched(call, partial(self._watch, generation), WATCH_S)
+                asked = await watched(call, partial(self._watch, generation), WATCH_S)
+            reply, latency_ms = asked.value, asked.latency_ms
+            endpoint, body = asked.endpoint, asked.body
         except TimeoutError:
             error = EngineTimeout(f"no answer within {limit_s:g} s")
         except (RequestError, EngineError) as raised:
             self._check_ours(generation)  # an error is not the model's own if it was unloaded
             error = raised
-        latency_ms = (time.perf_counter() - started) * 1e3
+        latency_ms = latency_ms or (time.perf_counter() - started) * 1e3
         refused = isinstance(error, RequestError)
         text = "" if error is None else str(error)
         return _Answer(key, prompt, at_s, latency_ms, endpoint, body, *reply, text, refused)
@@ -297,7 +296,7 @@ class BenchRun:
         ]
         self.results += results
         errors = [answer.error for answer in answers if answer.error]
-        errors += [verdict.error for verdict in verdicts if verdict.error]
+        errors += [verdict.failure for verdict in verdicts if verdict.failure]
         self.rows.append(summarise(task, model, results, errors[0] if errors else ""))
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(HotswapError),

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
+
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
 from hotswap_ray.actors.cluster.judge_here import answer_text, judge_here
+from hotswap_ray.actors.cluster.own_questions import Reply, ask_own
 from hotswap_ray.core.answers.judge_messages import Job, Judging
-from hotswap_ray.core.errors import ValidationFailed
-from hotswap_ray.core.outcome import Endpoint
+from hotswap_ray.core.errors import InvalidRequest, NotSupported, ValidationFailed
+from hotswap_ray.core.fit.own_questions import elsewhere, golden_question
 from hotswap_ray.core.spec.golden import Check, GoldenPrompt
-from hotswap_ray.core.spec.task import TaskSpec
+from hotswap_ray.core.spec.task import ModelSpec, TaskSpec
 
 PASS = 0.5
 """Least score of an answer that passes."""
-ANY_ANSWER = (GoldenPrompt(prompt="Hello", max_tokens=4, check=Check(kind="length")),)
-"""Asked where a task has no golden prompts: no answer is too short or too long."""
+ANYTHING = ({"role": "user", "content": "Hello"},)
+"""Asked where a task has no golden prompts."""
+ANY_ANSWER = Check(kind="length")
+"""Judges its answer: none is too short or too long."""
+FEW_TOKENS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,7 @@ async def validate(
     limit_s: float,
     judge: Judging = judge_here,
     record: Callable[[list[GoldenAnswer]], Awaitable[None]] = _discard,
+    spec: ModelSpec | None = None,
 ) -> dict[str, Any]:
     """Ask a task's golden prompts; judge the answers, their time and the memory.
 
@@ -54,6 +60,7 @@ async def validate(
         limit_s: Time to answer all of them.
         judge: Judges the answers; ``JudgeWatchdog.judge`` where a check might hang.
         record: Called with the answers of a task that has golden prompts, good or bad.
+        spec: The candidate, which says where and how it is to be asked.
 
     Returns:
         What was measured: ``golden`` as passed/judged and ``golden_ms`` of the slowest.
@@ -64,33 +71,47 @@ async def validate(
         EngineError: The candidate failed.
     """
     model, needs = generation.model, task.requirements
-    jobs: list[Job] = []
-    usage: list[tuple[float, int, int]] = []
+    spec, app = spec or ModelSpec(id=model, engine="simulated"), generation.app
+    replies: list[Reply] = []
     try:
         async with asyncio.timeout(limit_s):
-            for golden in task.golden or ANY_ANSWER:
-                job, elapsed_ms, tokens_in, tokens_out = await _ask(fleet, generation.app, golden)
-                jobs.append(job)
-                usage.append((elapsed_ms, tokens_in, tokens_out))
+            for golden in task.golden:
+                replies.append(await ask_own(fleet, app, *golden_question(spec, golden), spec=spec))
+            if not task.golden:
+                replies.append(await _ask_any(fleet, app, spec))
     except TimeoutError:
         raise ValidationFailed(f"golden prompts took longer than {limit_s:g} s") from None
-    verdicts = await judge(jobs)
-    if error := next((verdict.error for verdict in verdicts if verdict.error), None):
+    checks = [golden.check for golden in task.golden] or [ANY_ANSWER]
+    verdicts = await judge(
+        [
+            Job((check,), reply.endpoint, reply.body, reply.value[0])
+            for check, reply in zip(checks, replies, strict=True)
+        ]
+    )
+    if error := next((verdict.failure for verdict in verdicts if verdict.failure), None):
         raise ValidationFailed(f"golden prompts of {task.id} cannot be judged: {error}")
     qualities = [verdict.quality for verdict in verdicts]
     if task.golden:
-        await record([GoldenAnswer(*u, q) for u, q in zip(usage, qualities, strict=True)])
+        await record(
+            [
+                GoldenAnswer(reply.latency_ms, reply.value[1], reply.value[2], quality)
+                for reply, quality in zip(replies, qualities, strict=True)
+            ]
+        )
     judged = len(qualities) - qualities.count(None)
-    slowest_ms = max(elapsed_ms for elapsed_ms, _, _ in usage)
+    slowest_ms = max(reply.latency_ms for reply in replies)
     if not judged:
         raise ValidationFailed(f"no check of {task.id} could judge an answer of {model}")
-    wrong = [job for job, q in zip(jobs, qualities, strict=True) if q is not None and q < PASS]
+    wrong = [
+        (reply, verdict.wrong_form)
+        for reply, verdict in zip(replies, verdicts, strict=True)
+        if verdict.quality is not None and verdict.quality < PASS
+    ]
     passed = judged - len(wrong)
     if passed < task.golden_min_pass * judged:
-        first = answer_text(wrong[0].endpoint, wrong[0].answer, streamed=False)
         raise ValidationFailed(
             f"{model} passed {passed} of {judged} golden prompts of {task.id}, "
-            f"{task.golden_min_pass:.0%} are needed; first wrong answer: {first[:80]!r}"
+            f"{task.golden_min_pass:.0%} are needed; first wrong answer: {_shown(*wrong[0])}"
         )
     if needs.max_latency_ms and slowest_ms > needs.max_latency_ms:
         raise ValidationFailed(
@@ -104,16 +125,22 @@ async def validate(
     return {"golden": f"{passed}/{judged}", "golden_ms": round(slowest_ms, 1)}
 
 
-async def _ask(fleet: Fleet, app: str, golden: GoldenPrompt) -> tuple[Job, float, int, int]:
-    body: dict[str, Any] = {"max_tokens": golden.max_tokens, "temperature": 0}
-    if golden.stop:
-        body["stop"] = list(golden.stop)
-    endpoint: Endpoint = "chat/completions"
-    if golden.prompt is not None:
-        endpoint, body["prompt"] = "completions", golden.prompt
-    else:
-        body["messages"] = list(golden.messages or ())
-    started = time.perf_counter()
-    answer, tokens_in, tokens_out, *_ = await fleet.call(app, "generate", endpoint, body)
-    elapsed_ms = (time.perf_counter() - started) * 1e3
-    return Job((golden.check,), endpoint, body, answer), elapsed_ms, tokens_in, tokens_out
+async def _ask_any(fleet: Fleet, app: str, spec: ModelSpec) -> Reply:
+    """Any answer at all will do, at any endpoint; chat first, which most servers have."""
+    golden = GoldenPrompt(messages=ANYTHING, max_tokens=FEW_TOKENS)
+    endpoint, body = golden_question(spec, golden, room=False)
+    try:
+        return await ask_own(fleet, app, endpoint, body)
+    except (InvalidRequest, NotSupported):
+        if other := elsewhere(spec, endpoint, body):
+            return await ask_own(fleet, app, *other)
+        raise
+
+
+def _shown(reply: Reply, why: str) -> str:
+    """A wrong answer as a report shows it, with the reason where one is known."""
+    text = answer_text(reply.endpoint, reply.value[0], streamed=False)
+    choice = orjson.loads(reply.value[0])["choices"][0]
+    if not text and choice.get("finish_reason") == "length":
+        why = "all its tokens went into thinking; give it more (thinking_tokens)"
+    return f"{text[:80]!r} ({why})" if why else f"{text[:80]!r}"

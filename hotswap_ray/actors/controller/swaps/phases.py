@@ -194,7 +194,8 @@ class SwapActions:
         swap = replace(swap, to_generation=generation.generation)
         record = partial(self._learning.record_golden, swap)
         task = self._tasks[swap.task]
-        facts = await validate(self._fleet, task, generation, limit_s, self._judge, record)
+        spec = self._pool.spec(swap.to_model)
+        facts = await validate(self._fleet, task, generation, limit_s, self._judge, record, spec)
         if self._config.swap.probe:
             strict = swap.facts.get("compatibility", self._config.swap.compatibility) == "strict"
             old = swap.from_model

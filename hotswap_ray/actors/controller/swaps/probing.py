@@ -15,14 +15,16 @@ import orjson
 
 from hotswap_ray.actors.cluster.fleet import Fleet
 from hotswap_ray.actors.cluster.generation import Generation
+from hotswap_ray.actors.cluster.own_questions import ask_own
 from hotswap_ray.core.errors import (
     HotswapError,
     InvalidRequest,
     NotSupported,
     StoreError,
 )
+from hotswap_ray.core.fit.own_questions import endpoints, lacks_endpoint
 from hotswap_ray.core.fit.probe_report import ProbeReport
-from hotswap_ray.core.fit.probes import Answer, Probe, Question, script
+from hotswap_ray.core.fit.probes import Answer, Probe, Question, Script, script
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines import sse
 from hotswap_ray.store import Store
@@ -116,8 +118,16 @@ class _ProbeRound:
                 task.cancel()
 
     async def _run(self, name: str, spec: ModelSpec, context_tokens: int) -> Probe:
+        """Run one probe, at the other endpoint too if the server does not have the first."""
+        for endpoint in endpoints(spec):
+            questions = script(name, spec, context_tokens, endpoint)
+            found = await self._carry(name, questions)
+            if not (found.detail and lacks_endpoint(found.detail)):
+                break
+        return found
+
+    async def _carry(self, name: str, questions: Script) -> Probe:
         """Carry questions to the model and answers back to one probe."""
-        questions = script(name, spec, context_tokens)
         question = next(questions)
         while True:
             try:
@@ -143,8 +153,10 @@ class _ProbeRound:
     async def _call(self, question: Question) -> Answer:
         method = "frames" if question.streamed else "generate"
         async with self._slots:
-            reply = await self._fleet.call(self._app, method, question.endpoint, question.body)
+            asked = await ask_own(
+                self._fleet, self._app, question.endpoint, question.body, method=method
+            )
         if question.streamed:
-            return {"chunks": [orjson.loads(event) for event in sse.read(reply)]}
-        answer: dict[str, Any] = orjson.loads(reply[0])
+            return {"chunks": [orjson.loads(event) for event in sse.read(asked.value)]}
+        answer: dict[str, Any] = orjson.loads(asked.value[0])
         return answer

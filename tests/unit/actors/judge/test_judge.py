@@ -135,7 +135,7 @@ class TestJudge:
         assert Judge(LIMIT_S).judge(jobs) == [
             Judgement(1.0),
             Judgement(0.0),
-            Judgement(0.0, format_ok=False),
+            Judgement(0.0, format_ok=False, wrong_form="5 characters, not 0 to 1"),
         ]
 
     def test_an_answer_that_cannot_be_read_or_a_check_that_raises_costs_only_itself(self):

@@ -6,7 +6,7 @@ import pytest
 from hotswap_ray.actors.cluster.judge_here import judge_here, judge_one
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.recorder import Recorder
-from hotswap_ray.core.answers.form import has_form
+from hotswap_ray.core.answers.form import form_of, has_form
 from hotswap_ray.core.answers.judge_messages import Job, Judgement
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
@@ -53,6 +53,52 @@ def test_checks_of_the_form_must_all_pass_and_others_do_not_count():
     assert has_form([letters], "PARIS", JSON) is False
 
 
+@pytest.mark.parametrize(
+    ("request_", "answer", "why"),
+    [
+        (JSON, '<think>{}?</think>{"a": 1}', "not JSON: thinking before it"),
+        (JSON, '{"a": 1?</think>{"a": 1}', "not JSON: thinking before it"),
+        (JSON, 'Sure: {"a": 1}', "not JSON: text before it: 'Sure:'"),
+        (JSON, '{"a": 1} Bye', "not JSON: text after it: 'Bye'"),
+        (JSON, '```json\n{"a": 1}\n```', "not JSON: it stands in a code block"),
+        (JSON, '{"a": 1', "not JSON: it ends too early"),
+        (JSON, '{"a": "x', "not JSON: it ends too early"),
+        (JSON, "{'a': 1}", "not JSON: Expecting property name"),
+        (JSON, "  ", "not JSON: the answer is empty"),
+        (JSON, "[" * 100_000, "not JSON: nested too deep"),
+        (JSON, "no", "not JSON: 'no'"),
+        (JSON, "[1]", "JSON, but no object"),
+        (by_schema(SCHEMA), "{}", "property 'city' is missing"),
+        (by_schema(SCHEMA), '{"city": 7}', "city: 7 is not of type 'string'"),
+        (by_schema({"maxProperties": 0}), '{"a": "' + "x" * 9999 + '"}', "{'a': 'xxx"),
+    ],
+)
+def test_a_wrong_form_says_what_is_wrong(request_, answer, why):
+    found = form_of([], answer, request_)
+    assert found.ok is False
+    assert found.why.startswith(why)
+    assert len(found.why) <= 200
+
+
+def test_a_check_of_the_form_says_what_is_wrong():
+    by_check = Check(kind="json_schema", json_schema=SCHEMA)
+    assert form_of([by_check], 'Sure: {"town": 1}', {}).why == "property 'city' is missing"
+    assert form_of([by_check], "Paris", {}).why == "not JSON: 'Paris'"
+    assert form_of([Check(kind="regex", value="^[A-Z]+$")], "Rome", {}).why.startswith("nothing")
+    assert (
+        form_of([Check(kind="length", max_chars=3)], "Rome", {}).why == "4 characters, not 0 to 3"
+    )
+
+
+def test_checks_do_not_see_the_thinking_but_the_clients_parser_does():
+    text = '<think>they want {}</think>{"a": 1}'
+    short = Check(kind="length", max_chars=10)
+    found = judge_one(job(text, JSON, short))
+    assert (found.quality, found.failure, found.format_ok) == (1.0, "", False)
+    assert found.error == "not JSON: thinking before it"
+    assert judge_one(job(text, {}, short)) == Judgement(1.0, format_ok=True)
+
+
 def job(text, request=JSON, *checks):
     answer = orjson.dumps({"choices": [{"index": 0, "text": text}]})
     return Job(checks, "completions", request, answer)
@@ -61,8 +107,12 @@ def job(text, request=JSON, *checks):
 def test_a_verdict_has_both_quality_and_form():
     right = Check(kind="contains", value="1")
     assert judge_one(job('{"a": 1}', JSON, right)) == Judgement(1.0, format_ok=True)
-    assert judge_one(job("1", JSON, right)) == Judgement(1.0, format_ok=False)
-    assert judge_one(job("1", JSON)) == Judgement(None, format_ok=False)
+    assert judge_one(job("1", JSON, right)) == Judgement(
+        1.0, format_ok=False, wrong_form="JSON, but no object"
+    )
+    found = judge_one(job("no", JSON))
+    assert (found.quality, found.failure, found.format_ok) == (None, "", False)
+    assert found.error == found.wrong_form == "not JSON: 'no'"
     nowhere = by_schema({"$ref": "#/nowhere"})
     found = judge_one(job("{}", nowhere, Check(kind="contains", value="{")))
     assert (found.quality, found.format_ok) == (1.0, None)

@@ -32,10 +32,10 @@ def call(name="get_weather", arguments='{"city": "Paris"}'):
     return said(tool_calls=[{"function": {"name": name, "arguments": arguments}}])
 
 
-def run(name, *answers, context_tokens=0):
+def run(name, *answers, context_tokens=0, spec=None):
     """What a probe concludes from answers, and the bodies that it asked with."""
     left, asked = list(answers), []
-    asking = script(name, model(), context_tokens)
+    asking = script(name, spec or model(), context_tokens)
     question = next(asking)
     while True:
         asked.append(question.body)
@@ -68,6 +68,10 @@ def run(name, *answers, context_tokens=0):
         ("json", [said('{"capital": "Par', finish="length")], None, "not at an end"),
         ("reasoning", [said("six", reasoning_content="hm")], True, "apart"),
         ("reasoning", [said("<think>hm")], False, "within the answer"),
+        ("tools", [said("<think>hm", finish="length")], None, "still thought"),
+        ("json", [said('<think>hm</think>{"capital": "Paris"}')], True, "JSON object"),
+        ("json", [said("<think>{}", finish="length")], None, "not at an end"),
+        ("chat", [said("<think>hm")], True, "answers"),
         ("reasoning", [said("six")], False, "does not think"),
         ("stream_usage", [{"chunks": [{"usage": {"prompt_tokens": 3}}]}], False, "do not say"),
         ("stream_usage", [{"chunks": [{}]}], False, "do not say"),
@@ -158,3 +162,22 @@ def test_a_capability_is_found_under_its_other_names():
     needs = task("tools", "json_mode", "vision", "chat_completions")
     assert check_compatibility(needs, offered, None).gaps == ()
     assert check_compatibility(task("tools"), model("toolbox"), None).errors
+
+
+def test_a_probe_sends_what_the_model_is_to_be_sent():
+    spec = model(golden_params={"temperature": None, "max_tokens": None, "seed": 1})
+    *_, asked = run("tools", said("no"), call(), spec=spec)
+    assert all(body["seed"] == 1 for body in asked)
+    assert all({"temperature", "max_tokens"}.isdisjoint(body) for body in asked)
+
+
+def test_a_model_that_thinks_gets_room_for_it_where_its_answer_matters():
+    spec = model("chat", "thinking", thinking_tokens=100)
+    for name, answers, most in [
+        ("tools", [call()], 164),
+        ("stop", [said("six seven"), said("six ")], 108),
+        ("stream_usage", [{"chunks": [{}]}], 8),
+        ("context", [said("x", tokens_in=n) for n in (1, 65, 500)], 1),
+    ]:
+        *_, asked = run(name, *answers, spec=spec, context_tokens=512)
+        assert {body["max_tokens"] for body in asked} == {most}

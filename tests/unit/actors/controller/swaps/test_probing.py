@@ -11,7 +11,7 @@ from hotswap_ray.actors.controller.swaps.probing import AT_ONCE, Probing
 from hotswap_ray.actors.replica.replica import ModelReplica
 from hotswap_ray.cli import app, output
 from hotswap_ray.client.analytics import Analytics
-from hotswap_ray.core.errors import Conflict, EngineUnavailable, NotFound
+from hotswap_ray.core.errors import Conflict, EngineUnavailable, InvalidRequest, NotFound
 from hotswap_ray.core.fit.probes import PROBES
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.store import Store
@@ -127,6 +127,24 @@ async def test_trouble_is_not_a_missing_capability(fleet, store):
     found, report = await probed(fleet, store, simulated(failure_rate=1))
     assert set(found.values()) == {None}
     assert "could not be asked" in report.probes["chat"].detail
+
+
+class ChatOnly(RealFleet):
+    """Before a server without /completions, and without the old name of a parameter."""
+
+    async def call(self, app, method, *args):
+        if method in ("generate", "frames"):
+            endpoint, body = args
+            if endpoint == "completions":
+                raise InvalidRequest("b: not found (status 404 of the server)")
+            if "max_tokens" in body:
+                raise InvalidRequest("use max_completion_tokens in the place of max_tokens")
+        return await super().call(app, method, *args)
+
+
+async def test_a_server_is_asked_at_the_endpoint_and_in_the_words_that_it_has(store):
+    found, report = await probed(ChatOnly(), store, simulated(*EVERYTHING))
+    assert {name for name, can in found.items() if not can} == {"completions"}, report
 
 
 async def test_an_answer_of_no_known_shape_is_not_measured(store):
