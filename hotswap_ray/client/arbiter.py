@@ -191,9 +191,13 @@ class Arbiter(Analytics, Operations, Schedules, ABTestClient):
             key: The same key again changes nothing; without one, the same score again.
             comment: Free text.
 
+        Returns:
+            ``request_id``, ``task`` and ``model``; with ``pending`` true, and no task and model,
+            where the answer is not recorded yet: the score counts when it is, within a day.
+
         Raises:
             InvalidRequest: The score is out of range.
-            NotFound: No such request is known.
+            NotFound: No such request is known, and it is no id that may still come.
             Conflict: It has another score already.
         """
         answer: dict[str, Any] = self._link.learning("feedback", request_id, score, key, comment)

@@ -130,6 +130,18 @@ feedback = Table(
     Column("comment", Text),
 )
 
+# Scores whose answer is not recorded yet; an outcome keeps only the digest of its id.
+pending_feedback = Table(
+    "pending_feedback",
+    metadata,
+    Column("request", Text, primary_key=True),
+    Column("at_s", Double, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("idempotency", Text, nullable=False),
+    Column("comment", Text),
+    Column("source", Text),
+)
+
 batches = Table(
     "batches",
     metadata,

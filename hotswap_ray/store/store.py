@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from hotswap_ray.store.ab_tests import ABTestTables
 from hotswap_ray.store.decisions import DecisionTables
+from hotswap_ray.store.pending import PendingTables
 from hotswap_ray.store.portable import PortableLearnings
 
 
-class Store(ABTestTables, DecisionTables, PortableLearnings):
+class Store(ABTestTables, DecisionTables, PendingTables, PortableLearnings):
     """Everything durable, behind one URL; blocking, so actors call it in a thread.
 
     Opening brings the schema to the newest revision. Several processes may open one store.

@@ -268,8 +268,12 @@ class OpenAIApi:
             raise InvalidRequest("comment must be a string")
         key = header(scope, b"idempotency-key")
         source = caller(scope) if self._config.api_keys else None
-        await self._feedback(subject, float(score), key, comment, source)
-        await send_json(send, 200, {"request_id": subject, "score": score})
+        told = await self._feedback(subject, float(score), key, comment, source)
+        answer = {"request_id": subject, "score": score}
+        if isinstance(told, dict) and told.get("pending"):  # its answer is still to be recorded
+            await send_json(send, 202, {**answer, "pending": True})
+        else:
+            await send_json(send, 200, answer)
 
 
 def caller(scope: Scope) -> str:

@@ -96,7 +96,7 @@ class LearningActor(LearningQueries):
         self._learnings = Learnings(half_life)
         self._learnings.prices = load_prices(store, prices or {})
         self._desk = FeedbackDesk(
-            store, self._log, self._scored, feedback_wait_s, feedback_per_minute
+            store, self._log, self._scored, feedback_wait_s, feedback_per_minute, clock
         )
         self._learnings.knowledge.update(load_knowledge(store))
         self._learnings.take(*store.current_evidence(half_life))
@@ -169,7 +169,8 @@ class LearningActor(LearningQueries):
     ) -> dict[str, Any]:
         """Attach a quality to an answer; errors are those of ``FeedbackDesk.give``.
 
-        A score that is earlier than its outcome waits for it, up to ``feedback_wait_s``.
+        A score that is earlier than its outcome waits for it, up to ``feedback_wait_s``; then
+        it is kept, and counts as soon as the outcome comes.
 
         Args:
             request_id: The ``x-request-id`` of the answer.
@@ -181,9 +182,13 @@ class LearningActor(LearningQueries):
                 trusted.
 
         Returns:
-            ``request_id``, and the ``task`` and ``model`` the score counts for.
+            ``request_id``, and the ``task`` and ``model`` the score counts for; of a score that
+            is kept these are ``None``, and ``pending`` is true.
         """
-        task, model = await self._desk.give(request_id, score, idempotency_key, comment, source)
+        cell = await self._desk.give(request_id, score, idempotency_key, comment, source)
+        if cell is None:
+            return {"request_id": request_id, "task": None, "model": None, "pending": True}
+        task, model = cell
         return {"request_id": request_id, "task": task, "model": model}
 
     async def record_task_performance(

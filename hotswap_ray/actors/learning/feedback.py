@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 
 from limits import RateLimitItemPerMinute
 from limits.storage import MemoryStorage
 from limits.strategies import MovingWindowRateLimiter
 
-from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
+from hotswap_ray.actors.learning.early import LONGEST_S, EarlyScores, may_come
+from hotswap_ray.actors.learning.log import Batch, EarlyScore, LateScore, LearningLog
 from hotswap_ray.core.errors import Conflict, InvalidRequest, NotFound, Overloaded
 from hotswap_ray.core.evidence.cell import Cell
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
 from hotswap_ray.store.outcomes import digest
+from hotswap_ray.store.pending import PendingScore
 
 MAX_WAITING = 10_000
+MOST_COMMENT = 1_000
 
 
 def default_keys(request_id: str, score: float) -> tuple[str, str]:
@@ -45,6 +50,7 @@ class FeedbackDesk:
         learn: Takes in ``(cell, request_id, score, source)``.
         wait_s: Longest a score waits for its outcome.
         per_minute: Scores that one source may give.
+        clock: Unix seconds.
     """
 
     def __init__(
@@ -54,6 +60,7 @@ class FeedbackDesk:
         learn: Callable[[Cell, str, float, str | None], None],
         wait_s: float,
         per_minute: int = 600,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._queue = queue
@@ -61,6 +68,8 @@ class FeedbackDesk:
         self._wait_s = wait_s
         self._allowed = RateLimitItemPerMinute(per_minute)
         self._rate = MovingWindowRateLimiter(MemoryStorage())
+        self._clock = clock
+        self.early = EarlyScores(store.load_pending(clock() - LONGEST_S))
         self._busy: dict[str, asyncio.Event] = {}
         self._arrivals: dict[str, asyncio.Event] = {}
 
@@ -70,11 +79,20 @@ class FeedbackDesk:
         return len(self._busy)
 
     def arrived(self, batch: Iterable[Outcome]) -> None:
-        """Wake the scores that wait for these outcomes."""
-        if self._arrivals:
-            for outcome in batch:
-                if arrival := self._arrivals.get(outcome.request_id):
-                    arrival.set()
+        """Apply the scores that came before these outcomes, which are in the queue by now."""
+        last: dict[str, Cell] = {}  # of a request's outcomes the fallback's
+        for outcome in batch:
+            if arrival := self._arrivals.get(outcome.request_id):
+                arrival.set()
+            if outcome.request_id in self.early:
+                last[outcome.request_id] = outcome.task, outcome.model
+        for request_id, cell in last.items():
+            score = self.early.pop(request_id)
+            entry = LateScore(
+                *(request_id, score.score, score.idempotency, score.comment, cell), was_early=True
+            )
+            self._queue.put(entry, is_owed=True)
+            self._learn(cell, request_id, score.score, score.source)
 
     async def give(
         self,
@@ -83,8 +101,12 @@ class FeedbackDesk:
         idempotency_key: str | None,
         comment: str | None,
         source: str | None = None,
-    ) -> Cell:
-        """Attach a score; returns the task and model it counts for, when it is durable.
+    ) -> Cell | None:
+        """Attach a score; returns when it is durable.
+
+        A score whose answer is not recorded yet is kept for a day, and attached when it is. A
+        second score of one answer is refused, whoever gives it, so that scores cannot be turned
+        round once they have counted.
 
         Args:
             request_id: The answer's.
@@ -93,9 +115,12 @@ class FeedbackDesk:
             comment: Free text.
             source: Whose API key gives it; ``None`` is not limited.
 
+        Returns:
+            The task and model it counts for; ``None`` where the answer has still to come.
+
         Raises:
             InvalidRequest: The score is not a number in [0, 1].
-            NotFound: No such request is known, also not after the wait.
+            NotFound: No such request is known, also not after the wait, and none may come.
             Conflict: It was scored already under another key.
             Overloaded: Too many scores wait, or too many came from this source.
             StoreError: The store refuses; the score is kept and tried again.
@@ -128,8 +153,11 @@ class FeedbackDesk:
         keys: Sequence[str],
         comment: str | None,
         source: str | None,
-    ) -> Cell:
-        cell, earlier = await self._find(request_id)
+    ) -> Cell | None:
+        if (early := self.early.get(request_id)) or (found := await self._find(request_id)) is None:
+            await self._keep(early, request_id, score, keys, comment, source)
+            return None
+        cell, earlier = found
         if earlier is not None and earlier not in map(digest, keys):
             raise Conflict(f"request {request_id!r} was scored already")
         entry = self._queued_score(request_id)
@@ -141,8 +169,34 @@ class FeedbackDesk:
             await self._queue.durable(entry)
         return cell
 
-    async def _find(self, request_id: str) -> tuple[Cell, bytes | None]:
-        """The task and model that answered, and the key of an earlier score."""
+    async def _keep(
+        self,
+        early: PendingScore | None,
+        request_id: str,
+        score: float,
+        keys: Sequence[str],
+        comment: str | None,
+        source: str | None,
+    ) -> None:
+        """Keep a score until its answer is recorded."""
+        if early is None:
+            now_s = self._clock()
+            comment = comment and comment.replace("\0", "")[:MOST_COMMENT]
+            early = PendingScore(request_id, now_s, score, keys[0], comment, source)
+            self.early.add(early)
+        elif early.idempotency not in keys:
+            raise Conflict(f"request {request_id!r} was scored already")
+        # Again for the same key too: the store may have refused it the first time.
+        entry = EarlyScore(early, early.at_s - LONGEST_S)
+        self._queue.put(entry)
+        await self._queue.durable(entry)
+
+    async def _find(self, request_id: str) -> tuple[Cell, bytes | None] | None:
+        """The task and model that answered, and the key of an earlier score.
+
+        ``None`` where the answer may still come; nothing has arrived between the last look and
+        the return, so that a score that is kept then misses no outcome.
+        """
         arrival = self._arrivals[request_id] = asyncio.Event()
         deadline = asyncio.get_running_loop().time() + self._wait_s
         try:
@@ -156,13 +210,17 @@ class FeedbackDesk:
                 if stored is not None:
                     return (stored.task, stored.model), stored.idempotency
                 # Only this wait has a limit, so that a slow store does not become "not found".
-                async with asyncio.timeout_at(deadline):
-                    await arrival.wait()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout_at(deadline):
+                        await arrival.wait()
+                if not arrival.is_set():
+                    break
                 arrival.clear()
-        except TimeoutError:
-            raise NotFound(f"no outcome of request {request_id!r} is known") from None
         finally:
             del self._arrivals[request_id]
+        if may_come(request_id):
+            return None
+        raise NotFound(f"no outcome of request {request_id!r} is known")
 
     def _queued_score(self, request_id: str) -> LateScore | None:
         for entry in self._queue.entries:

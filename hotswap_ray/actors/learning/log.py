@@ -23,6 +23,7 @@ from hotswap_ray.core.evidence.cell import Cell
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.store import Store
 from hotswap_ray.store.outcomes import KEPT_BATCHES, digest
+from hotswap_ray.store.pending import PendingScore
 
 LONGEST_RETRY_S = 10.0
 log = logging.getLogger(__name__)
@@ -62,6 +63,15 @@ class LateScore(LogEntry):
     idempotency_key: str
     comment: str | None
     cell: Cell
+    was_early: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class EarlyScore(LogEntry):
+    """A score to keep until its outcome comes; older ones, from before ``before_s``, go."""
+
+    score: PendingScore
+    before_s: float
 
 
 @dataclass(slots=True)
@@ -114,13 +124,17 @@ class LearningLog:
         """Whether this batch was written, now or before a restart."""
         return digest(batch_id) in self._durable
 
-    def put(self, entry: LogEntry) -> None:
+    def put(self, entry: LogEntry, *, is_owed: bool = False) -> None:
         """Take an entry in.
+
+        Args:
+            entry: What to write.
+            is_owed: Whether it was promised to somebody, so that no bound keeps it out.
 
         Raises:
             StoreError: The queue is full because the store refuses; nothing was taken.
         """
-        if self.rows + entry.rows > self._buffer_rows:
+        if not is_owed and self.rows + entry.rows > self._buffer_rows:
             self.refused_rows += entry.rows
             raise StoreError(f"{self.rows} outcomes wait for the store: {self.error}", 1.0)
         self.entries.append(entry)
@@ -197,6 +211,10 @@ class LearningLog:
                         self._store.set_quality(
                             entry.request_id, entry.score, entry.idempotency_key, entry.comment
                         )
+                    if entry.was_early:
+                        self._store.drop_pending(entry.request_id)
+                elif isinstance(entry, EarlyScore):
+                    self._store.keep_pending(entry.score, entry.before_s)
             if saved:
                 self._store.save_evidence(saved.evidence, self._store.last_outcome_id())
                 for doc in saved.knowledge:

@@ -191,6 +191,8 @@ class LearningQueries:
             "failed_writes": self._log.failures,
             "invalid_outcomes": self._invalid,
             "waiting_feedback": self._desk.waiting,
+            "early_feedback": len(self._desk.early),
+            "expired_feedback": self._desk.early.expired,
             "cells": len(self._learnings.cells),
             "tasks": len(self._learnings.knowledge),
         }

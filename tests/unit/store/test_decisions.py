@@ -96,7 +96,7 @@ def test_a_store_of_the_first_release_keeps_everything_and_gets_the_new_tables(
     old.close()
 
     new = Store(store_url)
-    assert revision_of(new) == "0005"
+    assert revision_of(new) == "0006"
     frame = new.outcomes_frame()
     assert list(frame["latency_ms"]) == [100.0 + n for n in range(20)]
     assert (frame["quality"][3], set(frame["format_ok"])) == (0.25, {None})
@@ -112,6 +112,7 @@ def test_a_store_of_the_first_release_keeps_everything_and_gets_the_new_tables(
     assert [row["doc"] for row in new.load_events()] == [{"swap_id": "s1"}]
     assert new.next_generation("small") == 2
     assert new.origin() == origin
+    assert new.load_pending(0.0) == []
     assert new.load_decisions() == []
     assert new.load_experiments() == new.load_settings() == {}
     decide(new)
