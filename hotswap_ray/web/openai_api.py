@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import aclosing
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import orjson
@@ -49,6 +49,7 @@ from hotswap_ray.web.cors import Cors
 from hotswap_ray.web.event_stream import EventStream
 from hotswap_ray.web.model_list import model_rows
 from hotswap_ray.web.request_id import Ids, id_headers
+from hotswap_ray.web.trace_context import trace_headers
 
 TEXT = (b"content-type", b"text/plain; charset=utf-8")
 log = logging.getLogger("hotswap.http")
@@ -119,7 +120,8 @@ class OpenAIApi:
             elif post is None:
                 await self._get(scope, path, tracked)
             elif method == "POST":
-                authorize(scope, self._config.api_keys)
+                with self._turning_away():
+                    authorize(scope, self._config.api_keys)
                 await post(scope, receive, tracked, request_id)
             else:
                 raise MethodNotAllowed(f"{path} takes POST, not {method}")
@@ -186,26 +188,34 @@ class OpenAIApi:
             raise EngineUnavailable("starting: no task has a route yet", 2.0)
         return self._router.table
 
+    @contextmanager
+    def _turning_away(self) -> Iterator[None]:
+        """Count what is refused before it is a call that the router can record."""
+        try:
+            yield
+        except HotswapError as error:
+            self._router.turn_away(error)
+            raise
+
     async def _chat(self, scope: Scope, receive: Receive, send: Send, request_id: str) -> None:
-        body = await read_json(receive, self._config.max_body_bytes)
-        check_chat(body)
-        await self._serve(scope, send, request_id, "chat/completions", body)
+        with self._turning_away():
+            body = await read_json(receive, self._config.max_body_bytes)
+            check_chat(body)
+            call = self._call(scope, request_id, "chat/completions", body)
+        await self._serve(call, send)
 
     async def _completions(
         self, scope: Scope, receive: Receive, send: Send, request_id: str
     ) -> None:
-        body = await read_json(receive, self._config.max_body_bytes)
-        check_completion(body)
-        await self._serve(scope, send, request_id, "completions", body)
+        with self._turning_away():
+            body = await read_json(receive, self._config.max_body_bytes)
+            check_completion(body)
+            call = self._call(scope, request_id, "completions", body)
+        await self._serve(call, send)
 
-    async def _serve(
-        self,
-        scope: Scope,
-        send: Send,
-        request_id: str,
-        endpoint: Endpoint,
-        body: dict[str, Any],
-    ) -> None:
+    def _call(
+        self, scope: Scope, request_id: str, endpoint: Endpoint, body: dict[str, Any]
+    ) -> Call:
         self._table()
         body = {key: value for key, value in body.items() if value is not None}  # null is absent
         metadata = body.pop("metadata", {})
@@ -215,19 +225,21 @@ class OpenAIApi:
         task = metadata.get("task_type")
         if not isinstance(task, str | None):
             raise InvalidRequest("metadata.task_type must be a string")
-        is_streamed = check_stream(body)
-        call = Call(
+        check_stream(body)
+        order = self._config.conversation_keys
+        return Call(
             request_id,
             endpoint,
             body,
             model,
             header(scope, b"x-hotswap-task"),
             task,
-            names=names_of(
-                self._config.conversation_keys, lambda name: header(scope, name.encode()), body
-            ),
+            names=names_of(order, lambda name: header(scope, name.encode()), body),
+            trace=trace_headers(scope),
         )
-        if is_streamed:
+
+    async def _serve(self, call: Call, send: Send) -> None:
+        if call.body.get("stream"):
             await self._stream(call, send)
             return
         assignment, answer = await self._router.generate(call)
@@ -289,6 +301,7 @@ def answer_headers(assignment: Assignment) -> Headers:
         (b"x-hotswap-generation", str(assignment.target.generation).encode()),
         (b"x-hotswap-task", assignment.task.encode()),
         (b"x-hotswap-decision", assignment.decision.encode()),
+        *((b"x-hotswap-left-out", name.encode()) for name in assignment.left_out),
     ]
 
 

@@ -6,7 +6,7 @@ per generation: their routers linger, so one per request would leak.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, Protocol
 
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError
@@ -23,12 +23,17 @@ class Connection(Protocol):
     """What the router asks of a model. Safe to share between requests."""
 
     async def generate(
-        self, endpoint: Endpoint, body: dict[str, Any]
+        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
     ) -> tuple[bytes, int, int, int]:
-        """Body, prompt tokens, answer tokens, memory bytes; cancelling stops the model."""
+        """Body, prompt tokens, answer tokens, memory bytes; cancelling stops the model.
+
+        ``trace`` is one mapping of headers to pass on, or nothing.
+        """
         ...
 
-    def stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[Item]:
+    def stream(
+        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+    ) -> AsyncIterator[Item]:
         """Frames, then ``(prompt tokens, answer tokens, memory bytes)``."""
         ...
 
@@ -52,10 +57,10 @@ class ServeConnection:
         self._stream = handle.options(method_name="stream", stream=True)
 
     async def generate(
-        self, endpoint: Endpoint, body: dict[str, Any]
+        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
     ) -> tuple[bytes, int, int, int]:
         """Answer whole. See ``Connection.generate``."""
-        response = self._generate.remote(endpoint, body)
+        response = self._generate.remote(endpoint, body, *trace)
         is_complete = False
         try:
             answer: tuple[bytes, int, int, int] = await response
@@ -65,9 +70,11 @@ class ServeConnection:
             if not is_complete:
                 response.cancel()
 
-    async def stream(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncIterator[Item]:
+    async def stream(
+        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+    ) -> AsyncIterator[Item]:
         """Answer as frames. See ``Connection.stream``."""
-        response = self._stream.remote(endpoint, body)
+        response = self._stream.remote(endpoint, body, *trace)
         is_complete = False
         try:
             async for item in response:

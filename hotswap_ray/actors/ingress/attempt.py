@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
@@ -130,7 +130,9 @@ class Forwarder:
         try:
             connection = self._connections.to(target)
             async with self._until(deadline, assignment):
-                body, *tokens = await connection.generate(call.endpoint, call.body_for(assignment))
+                body, *tokens = await connection.generate(
+                    call.endpoint, call.body_for(assignment), *_traced(call)
+                )
             attempt.usage = (tokens[0], tokens[1], tokens[2])
             attempt.ending = Ending.OK
             attempt.answer = body
@@ -165,7 +167,7 @@ class Forwarder:
         frames = 0
         try:
             body = call.body_for(assignment)
-            source = self._connections.to(target).stream(call.endpoint, body)
+            source = self._connections.to(target).stream(call.endpoint, body, *_traced(call))
             async with aclosing(source) as items:  # type: ignore[type-var]
                 while True:
                     # A deadline per item: one around the loop would fire between two of
@@ -274,3 +276,8 @@ class Forwarder:
                     yield
             else:
                 yield
+
+
+def _traced(call: Call) -> tuple[Mapping[str, str], ...]:
+    """The last argument of a connection's methods, where there is a trace."""
+    return (call.trace,) if call.trace else ()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from hotswap_ray.actors.cluster.connection import Item
@@ -30,6 +30,8 @@ class Call:
     """Model that the Python handle asked for by criteria; pinned when it is loaded."""
     names: tuple[Key, ...] = ()
     """What names its conversation, the best first; see ``ConversationKeys``."""
+    trace: Mapping[str, str] = field(default_factory=dict)
+    """Headers of the trace that it belongs to, for engines that ask another server."""
 
     @property
     def offers_tools(self) -> bool:

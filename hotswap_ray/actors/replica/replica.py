@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,9 @@ from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.routing.call_ids import mark_of
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import load_engine_class
+from hotswap_ray.engines.trace import TRACE
 
+NO_TRACE: Mapping[str, str] = {}
 STREAM_INTERVAL_S = 0.02  # chunks that arrive closer together travel as one message
 MEMORY_AGE_S = 1.0  # reading resident memory costs more than a small answer
 
@@ -69,13 +71,19 @@ class ModelReplica:
         }
 
     async def generate(
-        self, endpoint: Endpoint, body: dict[str, Any]
+        self, endpoint: Endpoint, body: dict[str, Any], trace: Mapping[str, str] = NO_TRACE
     ) -> tuple[bytes, int, int, int]:
         """Answer whole.
+
+        Args:
+            endpoint: Which of OpenAI's.
+            body: The request.
+            trace: Headers for an engine that asks another server.
 
         Returns:
             The JSON body, prompt tokens, answer tokens and memory of this replica in bytes.
         """
+        TRACE.set(trace)
         async with self._slots:
             self._awake()
             answer = await self._engine.generate(endpoint, without_marks(body))
@@ -91,7 +99,7 @@ class ModelReplica:
         )
 
     async def stream(
-        self, endpoint: Endpoint, body: dict[str, Any]
+        self, endpoint: Endpoint, body: dict[str, Any], trace: Mapping[str, str] = NO_TRACE
     ) -> AsyncIterator[bytes | tuple[bytes, int, int, int]]:
         """Answer in server-sent events.
 
@@ -104,6 +112,7 @@ class ModelReplica:
         wants_usage = bool((body.get("stream_options") or {}).get("include_usage"))
         marked = partial(with_marks, mark=self._mark) if offers_tools(body) else None
         frames = Frames(self._spec.id, marked)
+        TRACE.set(trace)
         # Closed before the slot is released, so that the next request finds the engine idle.
         async with self._slots:
             self._awake()
