@@ -131,9 +131,7 @@ class Reply:
             pass
 
 
-def chat_chunk(
-    text: str | None = None, finish: str | None = None, **delta: Any
-) -> dict[str, Any]:
+def chat_chunk(text: str | None = None, finish: str | None = None, **delta: Any) -> dict[str, Any]:
     """A chunk of a streamed chat completion.
 
     Args:

@@ -212,9 +212,7 @@ class Upstream:
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        task = asyncio.get_running_loop().create_task(
-            self._serve(reader, writer, self.connections)
-        )
+        task = asyncio.get_running_loop().create_task(self._serve(reader, writer, self.connections))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 

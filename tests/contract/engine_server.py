@@ -23,6 +23,9 @@ def serve_app(engine, models=("served",)):
     async def answer(request):
         endpoint = request.url.path.removeprefix("/v1/")
         body = await request.json()
+        if body["model"] not in models:
+            payload = {"error": {"message": "no such model", "code": "model_not_found"}}
+            return JSONResponse(payload, status_code=404)
         try:
             if not body.get("stream"):
                 return JSONResponse(await engine.generate(endpoint, body))

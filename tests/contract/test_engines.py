@@ -6,6 +6,7 @@ import socket
 import pytest
 
 from hotswap_ray.core.errors import (
+    ContextExceeded,
     EngineError,
     EngineLoadFailed,
     EngineTimeout,
@@ -13,6 +14,7 @@ from hotswap_ray.core.errors import (
     InvalidRequest,
     NotSupported,
     Overloaded,
+    Saturated,
 )
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.llama_cpp import LlamaCppEngine
@@ -203,7 +205,8 @@ class Refusing(SimulatedEngine):
         (InvalidRequest("too long"), InvalidRequest),
         (Overloaded("full", 7), Overloaded),
         (EngineError("broken"), EngineUnavailable),
-        (EngineUnavailable("away"), EngineUnavailable),
+        (EngineUnavailable("away"), Saturated),
+        (ContextExceeded("2 tokens, but 1"), ContextExceeded),
     ],
 )
 async def test_an_error_status_becomes_our_error_with_the_servers_words(serve_engine, served, ours):
