@@ -33,7 +33,13 @@ from hotswap_ray.engines.base import default_deployment_options, parse_options
 from hotswap_ray.engines.openai.connection import Connection
 from hotswap_ray.engines.openai.options import OpenAIOptions
 from hotswap_ray.engines.openai.params import applied
-from hotswap_ray.engines.openai.reading import AnswerReader, StreamReading, parsed, whole
+from hotswap_ray.engines.openai.reading import (
+    AnswerReader,
+    StreamReading,
+    choices_asked,
+    parsed,
+    whole,
+)
 from hotswap_ray.engines.openai.trial import reason_against
 
 FINISH_GRACE_S = 5.0
@@ -133,7 +139,7 @@ class OpenAIEngine:
         estimate) and ``prompt_tokens`` is 0.
         """
         request = self._request({**body, "stream_options": {"include_usage": True}}, True)
-        reading = StreamReading(self._spec.id)
+        reading = StreamReading(self._spec.id, choices_asked(request))
         held: list[dict[str, Any]] = []
         async with (
             self._server.post(endpoint, request) as response,
@@ -211,7 +217,7 @@ class OpenAIEngine:
                     if (chunk := reading.take(value)) is not None:
                         yield chunk
         except (httpx.TransportError, TimeoutError):
-            if not reading.is_finished:
+            if not reading.is_complete:
                 raise
         except HotswapError as error:
             raise self._server.hidden(error) from None
@@ -225,7 +231,7 @@ class OpenAIEngine:
         reader = AnswerReader(self._spec.id)
         parts = response.aiter_bytes()
         while not reader.done:
-            rest_s = FINISH_GRACE_S if reading.is_finished else deadline - loop.time()
+            rest_s = FINISH_GRACE_S if reading.is_complete else deadline - loop.time()
             async with asyncio.timeout(rest_s):
                 part = await anext(parts, None)
             for value in reader.end() if part is None else reader.feed(part):

@@ -76,6 +76,19 @@ def choices_of(answer: dict[str, Any]) -> list[dict[str, Any]]:
     return choices
 
 
+def choices_asked(body: dict[str, Any]) -> int:
+    """How many choices a request asks for: some servers make one after another.
+
+    Example:
+        >>> choices_asked({"prompt": ["a", "b"], "n": 2}), choices_asked({"prompt": [1, 2]})
+        (4, 1)
+    """
+    n, prompt = body.get("n"), body.get("prompt")
+    prompts = prompt if isinstance(prompt, list) else []
+    several = not any(isinstance(part, int) for part in prompts)  # or it is one, in tokens
+    return max(1, n if isinstance(n, int) else 1) * max(1, len(prompts) if several else 1)
+
+
 class AnswerReader:
     """Reads what came where a stream was asked for: events, or a whole answer of a server that
     does not stream. The first character tells them apart; the content type need not be true.
@@ -118,13 +131,15 @@ class StreamReading:
 
     Args:
         model: The name that the chunks get.
+        awaited: How many choices were asked for.
 
     Attributes:
         has_content: Whether a chunk with content came.
     """
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, awaited: int = 1) -> None:
         self._model = model
+        self._awaited = awaited
         self._usage = LastUsage()
         self._head: dict[str, Any] = {}
         self._said = 0
@@ -155,6 +170,11 @@ class StreamReading:
     def is_finished(self) -> bool:
         """Whether every choice that began has a ``finish_reason``."""
         return self.has_begun and not any(self._open.values())
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every choice that was asked for has a ``finish_reason``."""
+        return self.is_finished and len(self._open) >= self._awaited
 
     def last(self) -> dict[str, Any]:
         """The chunk with ``usage``; where the server counted nothing, an estimate.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from hotswap_ray.core.errors import (
@@ -55,8 +56,10 @@ async def reason_against(
     refused = await _one_token(spec, ask)
     if not refused:
         return ""
-    found = f"{doubt}; asked for one token," if doubt else "asked for one token,"
-    return f"{found} it answered: {refused}"
+    if options.check == "one_token":  # now the names that it has are worth a request
+        with suppress(HotswapError):
+            doubt = await _doubt(model, server)
+    return f"{doubt or 'refuses the model'}; asked for one token, it answered: {refused}"
 
 
 async def _doubt(model: str, server: Connection) -> str | None:

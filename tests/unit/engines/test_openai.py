@@ -1,5 +1,6 @@
 """The engine for OpenAI-compatible servers, over streams as only some servers write them."""
 
+import asyncio
 import json
 
 import orjson
@@ -10,6 +11,7 @@ from hotswap_ray.core.errors import (
     EngineError,
     EngineTimeout,
     EngineUnavailable,
+    InvalidRequest,
     Overloaded,
     Saturated,
 )
@@ -169,6 +171,7 @@ async def test_an_error_in_the_middle_of_a_stream_comes_after_what_was_said():
         assert said([await anext(stream)]) == "half"
         with pytest.raises(EngineError, match="worker died"):
             await anext(stream)
+        await stream.aclose()
 
 
 async def test_an_answer_that_never_says_anything_is_passed_on_with_its_role():
@@ -200,6 +203,47 @@ async def test_a_stream_that_finished_and_is_left_open_is_not_waited_for(monkeyp
 
     assert said(await chunks_of(script, endpoint="chat/completions")) == "all"
     gate.open()
+
+
+async def test_a_choice_that_begins_long_after_the_one_before_finished_is_waited_for(monkeypatch):
+    monkeypatch.setattr(engine_module, "FINISH_GRACE_S", 0)
+    first, second = chat_chunk("a", "stop"), chat_chunk("b", "stop")
+    second["choices"][0]["index"] = 1
+    gate = Gate()
+
+    async def script(_request, reply):
+        await reply.start()
+        await reply.event(first)
+        await gate.wait()
+        await reply.event(second)
+        await reply.done()
+
+    async with Upstream(script=script) as upstream, remote(upstream) as engine:
+        stream = engine.stream("chat/completions", {"prompt": ["x", "y"]})
+        chunks = [await anext(stream)]
+        rest = asyncio.create_task(anext(stream))
+        await asyncio.wait([rest], timeout=0.05)
+        gate.open()
+        chunks.append(await rest)
+        await stream.aclose()
+    assert said(chunks) == "ab"
+
+
+async def test_a_connection_that_breaks_before_the_second_choice_began_cut_it_off():
+    async def script(_request, reply):
+        await reply.start()
+        await reply.event(chat_chunk("all", "stop"))
+        reply.drop()
+
+    with pytest.raises(EngineUnavailable):
+        await chunks_of(script, {"n": 2})
+
+
+async def test_a_body_that_is_no_json_is_the_clients_mistake():
+    async with Upstream() as upstream, remote(upstream) as engine:
+        with pytest.raises(InvalidRequest, match="JSON"):
+            await engine.generate("completions", {"prompt": "\ud83d"})
+    assert upstream.seen == []
 
 
 async def test_a_stream_that_is_silent_in_the_middle_is_a_timeout():

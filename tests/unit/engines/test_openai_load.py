@@ -83,10 +83,13 @@ async def test_where_no_list_shows_the_model_it_is_asked_for_one_token(case):
 
 
 @pytest.mark.parametrize("status", [404, 400, 401, 500])
-async def test_a_name_that_the_server_refuses_does_not_load_and_both_reasons_are_told(status):
+@pytest.mark.parametrize("check", ["models", "one_token"])
+async def test_a_name_that_the_server_refuses_does_not_load_and_both_reasons_are_told(
+    status, check
+):
     async with Upstream(["b", "a"], knowing("a", status=status)) as upstream:
         with pytest.raises(EngineLoadFailed, match=r"no model 'far'; it has: a, b.*no such model"):
-            await load(upstream)
+            await load(upstream, check=check)
 
 
 async def test_without_a_list_the_message_says_what_was_said_instead_of_it():
@@ -120,7 +123,7 @@ async def test_the_model_is_asked_on_endpoints_that_it_declares(capabilities, pa
     async with Upstream(script=knowing()) as upstream:
         with pytest.raises(EngineLoadFailed):
             await load(upstream, capabilities=capabilities, check="one_token")
-    assert [request.path for request in upstream.seen] == paths
+    assert [request.path for request in upstream.posts] == paths
 
 
 async def test_a_server_with_one_of_the_two_endpoints_loads():
@@ -170,8 +173,8 @@ async def test_nothing_is_asked_where_nothing_is_to_be_checked():
     assert upstream.seen == []
 
 
-@pytest.mark.parametrize("check", ["models", "one_token"])
-async def test_a_server_that_does_not_answer_is_asked_once_and_refused(check):
+@pytest.mark.parametrize(("check", "posts"), [("models", 0), ("one_token", 1)])
+async def test_a_server_that_does_not_answer_is_asked_once_and_refused(check, posts):
     async def drop(_request, reply):
         reply.drop()
 
@@ -179,7 +182,7 @@ async def test_a_server_that_does_not_answer_is_asked_once_and_refused(check):
         upstream.listing = drop
         with pytest.raises(EngineLoadFailed, match="RemoteProtocolError"):
             await load(upstream, check=check, capabilities=("chat",))
-    assert len(upstream.seen) == 1
+    assert len(upstream.posts) == posts
 
 
 @pytest.mark.parametrize("status", [404, 405, 401, 429])
