@@ -145,13 +145,12 @@ async def test_a_full_queue_is_a_rate_limit_at_once_and_never_a_hang(system, nar
     assert all(int(error.response.headers["retry-after"]) >= 1 for error in refused)
 
 
-def test_a_model_that_is_not_loaded_is_503_with_the_time_to_come_back(system, client):
+def test_a_model_that_is_not_loaded_is_told_at_once_and_not_asked_again(system, client):
     system.load("gone")
     system.controller("unload", "gone")
-    with pytest.raises(openai.InternalServerError) as caught:
+    with pytest.raises(openai.NotFoundError) as caught:
         client.chat.completions.create(model="gone", messages=HI)
-    assert caught.value.status_code == 503
-    assert int(caught.value.response.headers["retry-after"]) >= 1
+    assert caught.value.code == "model_not_loaded"
 
 
 def quality_of(system, task, model):

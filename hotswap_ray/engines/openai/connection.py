@@ -26,6 +26,7 @@ from hotswap_ray.core.errors import (
 from hotswap_ray.engines.openai.options import OpenAIOptions
 from hotswap_ray.engines.openai.refusals import refusal, without
 from hotswap_ray.engines.openai.transport import Transport, environment_proxy
+from hotswap_ray.engines.trace import TRACE
 
 MOST_ERROR_BYTES = 65_536
 """Of an answer that is an error."""
@@ -132,7 +133,9 @@ class Connection:
             silence_s or options.first_byte_timeout_s, connect=options.connect_timeout_s
         )
         try:
-            request = self._client.build_request(method, url, json=body, timeout=timeout)
+            request = self._client.build_request(
+                method, url, json=body, timeout=timeout, headers=dict(TRACE.get())
+            )
         except (TypeError, ValueError) as error:
             raise InvalidRequest(f"{self._where}: this cannot be sent as JSON: {error}") from error
         try:

@@ -176,8 +176,8 @@ async def test_an_unknown_model_or_task_is_refused_with_a_suggestion(world):
     refused(await world.http.get("/v1/models/colt"), 404, "not_found", "did you mean 'cold'")
 
 
-async def test_a_model_that_is_not_loaded_is_unavailable_and_says_what_loads_it(world):
-    refused(await world.chat(model="cold"), 503, "engine_unavailable", "hotswap models load cold")
+async def test_a_model_that_is_not_loaded_says_what_loads_it_and_is_not_asked_again(world):
+    refused(await world.chat(model="cold"), 404, "model_not_loaded", "hotswap models load cold")
 
 
 async def test_a_full_queue_is_429_with_the_time_to_come_back(world):

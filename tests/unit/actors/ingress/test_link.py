@@ -51,7 +51,7 @@ class Controller:
             self.away -= 1
             raise self.error
 
-    async def acknowledge(self, name, version, connected, in_flight, moving=None):
+    async def acknowledge(self, name, version, connected, in_flight, moving=None, calling=()):
         self._fail()
         self.said.append((name, version, sorted(connected), in_flight))
         self.heard.set()

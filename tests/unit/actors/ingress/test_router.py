@@ -8,6 +8,7 @@ from hotswap_ray.core.errors import (
     EngineError,
     EngineUnavailable,
     InvalidRequest,
+    ModelNotLoaded,
     NotFound,
 )
 from hotswap_ray.core.routing.table import Route, RouteTable, with_model
@@ -274,9 +275,9 @@ async def test_an_unknown_name_is_refused_with_a_suggestion(world, request_, sen
     assert str(caught.value) == sentence
 
 
-async def test_a_known_model_that_is_not_loaded_is_unavailable_not_unknown(world):
+async def test_a_known_model_that_is_not_loaded_is_told_from_an_unknown_one(world):
     await world.use(with_model(world.table, "c", None, FALLBACK))
-    with pytest.raises(EngineUnavailable, match="not loaded"):
+    with pytest.raises(ModelNotLoaded, match="hotswap models load c"):
         await world.router.generate(call("c"))
     with pytest.raises(EngineUnavailable, match="not loaded yet"):
         await world.router.generate(call("auto:u"))

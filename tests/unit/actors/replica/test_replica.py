@@ -11,6 +11,7 @@ from hotswap_ray.actors.replica import replica as model_replica
 from hotswap_ray.actors.replica.replica import ModelReplica
 from hotswap_ray.core.errors import EngineError, EngineLoadFailed, EngineUnavailable
 from hotswap_ray.core.routing.call_ids import mark_of
+from hotswap_ray.testing.upstream import Upstream
 
 BODY = {"messages": [{"role": "user", "content": "hi"}]}
 HERE = f"{__name__}:RecordingEngine"
@@ -382,3 +383,19 @@ async def test_stop_refuses_what_still_comes():
     with pytest.raises(EngineUnavailable):
         await replica.generate("chat/completions", BODY)
     assert engine.events[-1] == "stop"
+
+
+async def test_a_trace_goes_on_to_the_server_behind_an_engine_and_to_no_other_request():
+    trace = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    async with Upstream() as upstream:
+        options = {"base_url": upstream.url, "check": "none"}
+        spec = {"id": "m", "engine": "openai", "source": "far", "options": options}
+        replica = ModelReplica.__new__(ModelReplica)
+        await replica.__init__(spec, 1)
+        await replica.generate("chat/completions", BODY, trace)
+        async for _ in replica.stream("chat/completions", {**BODY, "stream": True}, trace):
+            pass
+        await replica.generate("chat/completions", BODY)
+        await replica.stop()
+    traced = [request.headers.get("traceparent") for request in upstream.posts]
+    assert traced == [trace["traceparent"], trace["traceparent"], None]
