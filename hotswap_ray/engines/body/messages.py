@@ -1,0 +1,92 @@
+"""The messages of a chat: roles, content in parts, and nulls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.spec.task import ModelSpec
+from hotswap_ray.engines.body.refusals import does_not
+
+ROLES = ("system", "developer", "user", "assistant", "tool", "function")
+TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
+"""Kinds of parts that are text, and the key it stands under."""
+OTHER_PARTS = {
+    "image_url": "take images",
+    "input_image": "take images",
+    "image": "take images",
+    "input_audio": "take audio",
+    "audio_url": "take audio",
+    "file": "take files",
+    "input_file": "take files",
+    "video_url": "take videos",
+}
+"""Kinds of parts that are not, and what a model does that can read one."""
+IMAGES = "take images"
+
+
+def read_messages(
+    spec: ModelSpec, messages: Any, *, takes_images: bool = False
+) -> list[dict[str, Any]]:
+    """The messages with content that a template can write.
+
+    Args:
+        spec: The model that was asked.
+        messages: ``messages`` of the body.
+        takes_images: Whether parts that are images are left as they are.
+
+    Returns:
+        New messages without nulls. Content is a string, its parts joined by line ends; a list only
+        where images are in it.
+
+    Raises:
+        InvalidRequest: A message is none, or has a part that the model cannot read.
+
+    Example:
+        >>> spec = ModelSpec(id="m", engine="simulated")
+        >>> parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+        >>> read_messages(spec, [{"role": "user", "content": parts, "name": None}])
+        [{'role': 'user', 'content': 'a\\nb'}]
+    """
+    if not isinstance(messages, list) or not messages:
+        raise InvalidRequest("chat completions need messages, a list that is not empty")
+    return [
+        _read(spec, f"messages[{index}]", message, takes_images)
+        for index, message in enumerate(messages)
+    ]
+
+
+def _read(spec: ModelSpec, where: str, message: Any, takes_images: bool) -> dict[str, Any]:
+    if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        raise InvalidRequest(f"{where}: each message needs a role and content")
+    role = message["role"]
+    if role not in ROLES:
+        raise InvalidRequest(f"{where}.role must be one of {', '.join(ROLES)}, not {role!r}")
+    told = {name: value for name, value in message.items() if value is not None}
+    content = told.pop("content", "")
+    if isinstance(content, list):
+        content = _parts(spec, f"{where}.content", content, takes_images)
+    elif not isinstance(content, str):
+        raise InvalidRequest(f"{where}.content must be a string or a list of parts")
+    return {"role": role, "content": content, **{k: v for k, v in told.items() if k != "role"}}
+
+
+def _parts(spec: ModelSpec, where: str, parts: list[Any], takes_images: bool) -> Any:
+    texts, has_images = [], False
+    for index, part in enumerate(parts):
+        if isinstance(part, str):
+            texts.append(part)
+            continue
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind in TEXT_PARTS:
+            text = part.get(TEXT_PARTS[kind])
+            if not isinstance(text, str):
+                raise InvalidRequest(f"{where}[{index}] needs {TEXT_PARTS[kind]}, a string")
+            texts.append(text)
+        elif kind in OTHER_PARTS:
+            if not (takes_images and OTHER_PARTS[kind] == IMAGES):
+                raise does_not(spec, OTHER_PARTS[kind])
+            has_images = True
+        else:
+            raise InvalidRequest(f"{where}[{index}] has a type that is not known: {kind!r}")
+    return parts if has_images else "\n".join(texts)
