@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import mmap
+import struct
 from pathlib import Path
 
 from hotswap_ray.core.errors import EngineLoadFailed
 from hotswap_ray.engines.weights import GEMMA
+
+KEY = b"tokenizer.chat_template"
+TEMPLATE_KEY = struct.pack("<Q", len(KEY)) + KEY
+"""As it stands in a file, after its length: longer keys begin with the same words."""
+STRING = 8
+"""How GGUF says that a value is a string."""
 
 
 def resolve_source(source: str | None, cache_dir: Path | None = None) -> Path:
@@ -55,6 +62,17 @@ def check_gguf(path: Path) -> None:
 
 def has_chat_template(path: Path) -> bool:
     """Whether a GGUF file brings a chat template (base models bring none)."""
+    return chat_template(path) is not None
+
+
+def chat_template(path: Path) -> str | None:
+    """The chat template that a GGUF file brings; ``None`` if it brings none."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         # Parsing 262,144 tokens takes seconds; the key is unique and near the beginning.
-        return data.find(b"tokenizer.chat_template", 0, 128 * 2**20) >= 0
+        at = data.find(TEMPLATE_KEY, 0, 128 * 2**20)
+        if at < 0:
+            return None
+        # GGUF: a key is followed by the kind of its value, and a string by its length before it.
+        begin = at + len(TEMPLATE_KEY) + struct.calcsize("<IQ")
+        kind, length = struct.unpack("<IQ", data[at + len(TEMPLATE_KEY) : begin])
+        return data[begin : begin + length].decode(errors="replace") if kind == STRING else ""
