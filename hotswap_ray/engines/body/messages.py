@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from hotswap_ray.core.errors import InvalidRequest
@@ -12,32 +13,32 @@ ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEXT_PARTS = {"text": "text", "input_text": "text", "output_text": "text", "refusal": "refusal"}
 """Kinds of parts that are text, and the key it stands under."""
 OTHER_PARTS = {
-    "image_url": "take images",
-    "input_image": "take images",
-    "image": "take images",
-    "input_audio": "take audio",
-    "audio_url": "take audio",
-    "file": "take files",
-    "input_file": "take files",
-    "video_url": "take videos",
+    "image_url": "images",
+    "input_image": "images",
+    "image": "images",
+    "input_audio": "audio",
+    "audio_url": "audio",
+    "file": "files",
+    "input_file": "files",
+    "video_url": "videos",
 }
-"""Kinds of parts that are not, and what a model does that can read one."""
-IMAGES = "take images"
+"""Kinds of parts that are not, and what a model takes that can read one."""
+EVERY_KIND = frozenset(OTHER_PARTS.values())
 
 
 def read_messages(
-    spec: ModelSpec, messages: Any, *, takes_images: bool = False
+    spec: ModelSpec, messages: Any, *, takes: Collection[str] = ()
 ) -> list[dict[str, Any]]:
     """The messages with content that a template can write.
 
     Args:
         spec: The model that was asked.
         messages: ``messages`` of the body.
-        takes_images: Whether parts that are images are left as they are.
+        takes: What it can read beside text, as in ``OTHER_PARTS``; such parts stay as they are.
 
     Returns:
         New messages without nulls. Content is a string, its parts joined by line ends; a list only
-        where images are in it.
+        where one of ``takes`` is in it.
 
     Raises:
         InvalidRequest: A message is none, or has a part that the model cannot read.
@@ -51,12 +52,11 @@ def read_messages(
     if not isinstance(messages, list) or not messages:
         raise InvalidRequest("chat completions need messages, a list that is not empty")
     return [
-        _read(spec, f"messages[{index}]", message, takes_images)
-        for index, message in enumerate(messages)
+        _read(spec, f"messages[{index}]", message, takes) for index, message in enumerate(messages)
     ]
 
 
-def _read(spec: ModelSpec, where: str, message: Any, takes_images: bool) -> dict[str, Any]:
+def _read(spec: ModelSpec, where: str, message: Any, takes: Collection[str]) -> dict[str, Any]:
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
         raise InvalidRequest(f"{where}: each message needs a role and content")
     role = message["role"]
@@ -65,14 +65,14 @@ def _read(spec: ModelSpec, where: str, message: Any, takes_images: bool) -> dict
     told = {name: value for name, value in message.items() if value is not None}
     content = told.pop("content", "")
     if isinstance(content, list):
-        content = _parts(spec, f"{where}.content", content, takes_images)
+        content = _parts(spec, f"{where}.content", content, takes)
     elif not isinstance(content, str):
         raise InvalidRequest(f"{where}.content must be a string or a list of parts")
     return {"role": role, "content": content, **{k: v for k, v in told.items() if k != "role"}}
 
 
-def _parts(spec: ModelSpec, where: str, parts: list[Any], takes_images: bool) -> Any:
-    texts, has_images = [], False
+def _parts(spec: ModelSpec, where: str, parts: list[Any], takes: Collection[str]) -> Any:
+    texts, has_others = [], False
     for index, part in enumerate(parts):
         if isinstance(part, str):
             texts.append(part)
@@ -84,9 +84,9 @@ def _parts(spec: ModelSpec, where: str, parts: list[Any], takes_images: bool) ->
                 raise InvalidRequest(f"{where}[{index}] needs {TEXT_PARTS[kind]}, a string")
             texts.append(text)
         elif kind in OTHER_PARTS:
-            if not (takes_images and OTHER_PARTS[kind] == IMAGES):
-                raise does_not(spec, OTHER_PARTS[kind])
-            has_images = True
+            if OTHER_PARTS[kind] not in takes:
+                raise does_not(spec, f"take {OTHER_PARTS[kind]}")
+            has_others = True
         else:
             raise InvalidRequest(f"{where}[{index}] has a type that is not known: {kind!r}")
-    return parts if has_images else "\n".join(texts)
+    return parts if has_others else "\n".join(texts)

@@ -9,73 +9,27 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from functools import lru_cache
-from itertools import count
+from itertools import count, zip_longest
 from random import Random
 from typing import Any, ClassVar, Literal
 
-import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel
 
 from hotswap_ray.core.errors import (
     EngineError,
     EngineLoadFailed,
     EngineUnavailable,
-    InvalidRequest,
     NotSupported,
 )
 from hotswap_ray.core.fit.capabilities import canonicals
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import default_deployment_options, parse_options
-
-WRONG = "I do not know"
-Ability = Literal[
-    "chat", "completions", "context", "json", "reasoning", "stop", "stream_usage", "tools"
-]
-
-
-class SimulatedOptions(BaseModel):
-    """Options of the simulated engine; all delays are 0 unless stated."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    seed: int = Field(0, description="Makes delays, failures and mistakes repeatable.")
-    load_s: float = Field(0, ge=0, le=86_400, description="Time to load.")
-    wake_s: float = Field(0, ge=0, le=86_400, description="Time to wake from sleep.")
-    ttft_ms: float = Field(0, ge=0, le=3_600_000, description="Time to the first token.")
-    token_ms: float = Field(0, ge=0, le=3_600_000, description="Time per further token.")
-    jitter: float = Field(0, ge=0, le=1, description="Share by which delays vary, up and down.")
-    tokens: int | None = Field(
-        None, ge=1, le=100_000, description="Length the answer is repeated to; its own if unset."
-    )
-    answer: str = Field(
-        "simulated answer",
-        min_length=1,
-        max_length=100_000,
-        description="Answer; {model} and {prompt} are filled in.",
-    )
-    knows: dict[str, str] = Field(
-        default_factory=dict, description="Part of a prompt to its right answer; the last wins."
-    )
-    accuracy: float = Field(1, ge=0, le=1, description="Share of prompts answered rightly.")
-    failure_rate: float = Field(0, ge=0, le=1, description="Share of requests that fail.")
-    failure_at_token: int = Field(
-        0, ge=0, le=100_000, description="Tokens given before a request fails."
-    )
-    capacity: int = Field(
-        0, ge=0, le=100_000, description="Requests worked on at once, others wait; 0 is no limit."
-    )
-    memory_bytes: int = Field(64 * 2**20, ge=1, le=2**50, description="Memory reported.")
-    can_sleep: bool = Field(True, description="Whether sleep and wake are supported.")
-    lacks: tuple[Ability, ...] = Field(
-        (), description="Capabilities it does not have, whatever the model declares."
-    )
-    fail_on_load: Literal["none", "raise", "hang", "exit"] = Field(
-        "none", description="Loading raises, never ends, or kills the process."
-    )
+from hotswap_ray.engines.simulated.options import SimulatedOptions
+from hotswap_ray.engines.simulated.plan import Plan, Planner
+from hotswap_ray.engines.simulated.shapes import chunk_choices, chunk_count, usage_of, whole_choice
 
 
 class SimulatedEngine:
@@ -90,29 +44,16 @@ class SimulatedEngine:
         self._spec = spec
         self._options: SimulatedOptions = parse_options(SimulatedEngine, spec)
         self._random = Random(self._options.seed)
-        self._ids = count(1)
+        self._ids, self._call_ids = count(1), count(1)
         self._state: Literal["new", "ready", "asleep", "stopped"] = "new"
         capacity = self._options.capacity
         self._slots: AbstractAsyncContextManager[None] = (
             asyncio.Semaphore(capacity) if capacity else nullcontext()
         )
-        self._abilities = (
-            canonicals(spec.capabilities) | {"stop", "stream_usage", "context"}
-        ) - set(self._options.lacks)
-        self._refused_endpoints = {
-            endpoint
-            for endpoint, name in (("chat/completions", "chat"), ("completions", "completions"))
-            if name in self._options.lacks
-        }
+        self._abilities = _abilities(spec, self._options)
+        self._planner = Planner(spec, self._options, self._abilities)
         self.in_flight = 0
         """Requests being worked on now."""
-        self._fixed_answer = (
-            None
-            if self._options.knows
-            or self._options.accuracy < 1
-            or "{prompt}" in self._options.answer
-            else self._options.answer.replace("{model}", spec.id)
-        )
 
     @classmethod
     def deployment_options(cls, spec: ModelSpec) -> dict[str, Any]:
@@ -123,6 +64,12 @@ class SimulatedEngine:
     def can_sleep(cls, spec: ModelSpec) -> bool:
         """As the option ``can_sleep`` says."""
         return bool(parse_options(cls, spec).can_sleep)
+
+    @classmethod
+    def features(cls, spec: ModelSpec) -> dict[str, bool]:
+        """What it has: the capabilities that are declared, without those that it ``lacks``."""
+        has = canonicals(spec.capabilities) - set(parse_options(cls, spec).lacks)
+        return {name: name in has for name in ("tools", "json", "vision", "logprobs", "n")}
 
     async def start(self) -> None:
         """Take ``load_s``, then fail as ``fail_on_load`` says or become ready."""
@@ -139,48 +86,41 @@ class SimulatedEngine:
     async def generate(self, endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
         """Answer whole; see ``Engine.generate``."""
         async with self._working():
-            pieces, finish, usage = self._plan(endpoint, body)
+            plans = self._planner.plans(endpoint, body)
             fails = self._fails()
-            await self._pause(self._options.ttft_ms + self._options.token_ms * (len(pieces) - 1))
+            tokens = max(len(plan.pieces) for plan in plans)
+            await self._pause(self._options.ttft_ms + self._options.token_ms * max(0, tokens - 1))
             if fails:
                 raise EngineError(f"{self._spec.id}: simulated failure")
-        choice: dict[str, Any] = {"index": 0, "finish_reason": finish, "logprobs": None}
-        if endpoint == "completions":
-            choice["text"] = "".join(pieces)
-        else:
-            message: dict[str, Any] = {"role": "assistant", "content": "".join(pieces)}
-            if "reasoning" in self._abilities:
-                message["reasoning_content"] = "simulated thought"
-            if "tools" in self._abilities and body.get("tools"):
-                message |= {"content": None, "tool_calls": [_call(body["tools"][0])]}
-                choice["finish_reason"] = "tool_calls"
-            choice["message"] = message
-        return {**self._head(endpoint, chunk=False), "choices": [choice], "usage": usage}
+        thinks = "reasoning" in self._abilities
+        choices = [
+            whole_choice(endpoint, plan, index, call_id=self._call_id(plan), thinks=thinks)
+            for index, plan in _numbered(plans)
+        ]
+        head = self._head(endpoint, chunk=False)
+        return {**head, "choices": choices, "usage": usage_of(plans)}
 
     async def stream(
         self, endpoint: Endpoint, body: dict[str, Any]
     ) -> AsyncGenerator[dict[str, Any], None]:
         """Answer token by token; the last chunk has ``usage`` and no choices."""
         async with self._working():
-            pieces, finish, usage = self._plan(endpoint, body)
-            last = len(pieces) - 1
+            plans = self._planner.plans(endpoint, body)
+            answers = [
+                chunk_choices(endpoint, plan, index, call_id=self._call_id(plan))
+                for index, plan in _numbered(plans)
+            ]
+            last = max(map(chunk_count, plans)) - 1
             fail_at = min(self._options.failure_at_token, last) if self._fails() else None
             head = self._head(endpoint, chunk=True)
-            for index, piece in enumerate(pieces):
+            for index, choices in enumerate(zip_longest(*answers)):
                 await self._pause(self._options.token_ms if index else self._options.ttft_ms)
                 if index == fail_at:
                     raise EngineError(f"{self._spec.id}: simulated failure")
-                choice: dict[str, Any] = {
-                    "index": 0,
-                    "finish_reason": finish if index == last else None,
-                }
-                if endpoint == "completions":
-                    choice["text"] = piece
-                elif index:
-                    choice["delta"] = {"content": piece}
-                else:
-                    choice["delta"] = {"role": "assistant", "content": piece}
-                yield {**head, "choices": [choice]}
+                for choice in choices:
+                    if choice is not None:
+                        yield {**head, "choices": [choice]}
+            usage = usage_of(plans)
             if "stream_usage" not in self._abilities:
                 usage = dict.fromkeys(usage, 0)
             yield {**head, "choices": [], "usage": usage}
@@ -249,92 +189,17 @@ class SimulatedEngine:
             "system_fingerprint": "simulated",
         }
 
-    def _plan(
-        self, endpoint: Endpoint, body: dict[str, Any]
-    ) -> tuple[tuple[str, ...], str, dict[str, int]]:
-        prompt = _prompt(endpoint, body)
-        limit = body.get("max_tokens") or body.get("max_completion_tokens") or 100_000
-        if not isinstance(limit, int) or limit < 1:
-            raise InvalidRequest(f"max_tokens must be a positive integer, not {limit!r}")
-        tokens_in = len(prompt) // 4 + 1
-        if endpoint in self._refused_endpoints:
-            raise InvalidRequest(f"{self._spec.id} does not take {endpoint}")
-        if "context" not in self._abilities:  # as servers that cut a prompt without a word
-            tokens_in = min(tokens_in, self._spec.context_tokens // 2)
-        room = self._spec.context_tokens - tokens_in
-        if room < 1:
-            raise InvalidRequest(
-                f"the prompt has {tokens_in} tokens, but the context of {self._spec.id} "
-                f"is {self._spec.context_tokens} tokens"
-            )
-        text = self._fixed_answer if self._fixed_answer is not None else self._answer(prompt)
-        pieces, finish = _cut(text, self._options.tokens, min(limit, room))
-        if "json" in self._abilities and body.get("response_format"):
-            pieces, finish = (orjson.dumps({"answer": text}).decode(),), "stop"
-        if "stop" in self._abilities and body.get("stop"):
-            pieces, finish = _stopped(pieces, finish, body["stop"])
-        usage = {
-            "prompt_tokens": tokens_in,
-            "completion_tokens": len(pieces),
-            "total_tokens": tokens_in + len(pieces),
-        }
-        return pieces, finish, usage
-
-    def _answer(self, prompt: str) -> str:
-        options = self._options
-        if options.accuracy < 1 and Random(f"{options.seed}:{prompt}").random() >= options.accuracy:
-            return WRONG
-        last_known = max(options.knows, key=prompt.rfind, default=None)
-        if last_known is not None and last_known in prompt:
-            return options.knows[last_known]
-        return options.answer.replace("{model}", self._spec.id).replace("{prompt}", prompt)
+    def _call_id(self, plan: Plan) -> str:
+        """An id that no other call of this engine has; none is used up where nothing is called."""
+        return f"call-{next(self._call_ids)}" if plan.call is not None else ""
 
 
-@lru_cache(maxsize=1024)
-def _cut(text: str, tokens: int | None, limit: int) -> tuple[tuple[str, ...], str]:
-    """Split into word tokens, repeated to ``tokens``, cut at ``limit``, with the finish reason."""
-    words = text.split(" ")
-    length = len(words) if tokens is None else tokens
-    pieces = [words[index % len(words)] for index in range(min(length, limit))]
-    spaced = (piece if index == 0 else f" {piece}" for index, piece in enumerate(pieces))
-    return tuple(spaced), "stop" if length <= limit else "length"
+def _abilities(spec: ModelSpec, options: SimulatedOptions) -> frozenset[str]:
+    """Capabilities it really has: every server knows some, and nothing has what it lacks."""
+    known = canonicals(spec.capabilities) | {"stop", "stream_usage", "context"}
+    return known - set(options.lacks)
 
 
-def _stopped(
-    pieces: tuple[str, ...], finish: str, stop: str | list[str]
-) -> tuple[tuple[str, ...], str]:
-    """The answer up to the first stop sequence, which is not part of it."""
-    text = "".join(pieces)
-    positions = [text.find(word) for word in ([stop] if isinstance(stop, str) else stop) if word]
-    end = min((at for at in positions if at >= 0), default=-1)
-    return (pieces, finish) if end < 0 else ((text[:end],), "stop")
-
-
-def _call(tool: dict[str, Any]) -> dict[str, Any]:
-    """A call of a tool with a value for each argument."""
-    function = tool["function"]
-    names = function.get("parameters", {}).get("properties", {})
-    arguments = orjson.dumps(dict.fromkeys(names, "simulated")).decode()
-    function_call = {"name": function["name"], "arguments": arguments}
-    return {"id": "call-simulated", "type": "function", "function": function_call}
-
-
-def _prompt(endpoint: Endpoint, body: dict[str, Any]) -> str:
-    if endpoint == "completions":
-        prompt = body.get("prompt")
-        if not isinstance(prompt, str) or not prompt:
-            raise InvalidRequest("completions need a prompt, a string that is not empty")
-        return prompt
-    messages = body.get("messages")
-    if not isinstance(messages, list) or not messages:
-        raise InvalidRequest("chat completions need messages, a list that is not empty")
-    parts = []
-    for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            raise InvalidRequest("each message needs a role and content")
-        content = message.get("content")
-        if isinstance(content, str):
-            parts.append(content)
-        elif isinstance(content, list):
-            parts.extend(str(part.get("text", "")) for part in content if isinstance(part, dict))
-    return "\n".join(parts)
+def _numbered(plans: list[Plan]) -> Iterator[tuple[int, Plan]]:
+    """Each choice's index, and the plan that it follows."""
+    return enumerate(plan for plan in plans for _ in range(plan.n))
