@@ -15,10 +15,10 @@ import importlib
 import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from typing import Any, ClassVar, Literal, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import psutil
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel
 
 from hotswap_ray.core.errors import (
     ConfigError,
@@ -27,9 +27,12 @@ from hotswap_ray.core.errors import (
     EngineUnavailable,
     InvalidRequest,
 )
+from hotswap_ray.core.fit.capabilities import canonicals
 from hotswap_ray.core.outcome import Endpoint
 from hotswap_ray.core.spec.task import ModelSpec
 from hotswap_ray.engines.base import default_deployment_options, parse_options
+from hotswap_ray.engines.vllm.options import VllmOptions
+from hotswap_ray.engines.vllm.request import as_asked, has_tools, read_request
 from hotswap_ray.engines.vllm.runtime import (
     STOP_GRACE_S,
     DeviceMemory,
@@ -44,46 +47,6 @@ from hotswap_ray.engines.vllm.runtime import (
     typed_error,
     vllm_processes,
 )
-
-OWNED_ENGINE_KWARGS = {
-    "model": "source",
-    "served_model_name": "id",
-    "max_model_len": "context_tokens",
-    "tensor_parallel_size": "resources.tensor_parallel",
-    "distributed_executor_backend": "options.accelerator",
-}
-"""Engine arguments that another field of the model decides, and which."""
-
-
-class VllmOptions(BaseModel):
-    """Options of the vLLM engine."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    engine_kwargs: dict[str, Any] = Field(
-        default_factory=dict, description="vLLM's engine arguments, for example dtype: bfloat16."
-    )
-    accelerator: Literal["auto", "gpu", "cpu"] = Field(
-        "auto", description="Hardware; auto is gpu where resources.num_gpus is above 0."
-    )
-    sleep_level: Literal[1, 2] = Field(
-        1, description="1 keeps the weights in CPU memory; 2 drops them and reads them again."
-    )
-    stream_batching_interval_ms: float = Field(
-        20, gt=0, le=1000, description="Streamed tokens are collected for so long."
-    )
-    placement_strategy: Literal["PACK", "STRICT_PACK", "SPREAD", "STRICT_SPREAD"] = Field(
-        "PACK", description="How Ray places the workers of one replica on nodes."
-    )
-    engine_metrics: bool = Field(True, description="Export vLLM's own metrics through Ray.")
-
-    @field_validator("engine_kwargs")
-    @classmethod
-    def _not_owned(cls, value: dict[str, Any]) -> dict[str, Any]:
-        for key, owner in OWNED_ENGINE_KWARGS.items():
-            if key in value:
-                raise ValueError(f"{key} is decided by the model's `{owner}`; set that")
-        return value
 
 
 class VllmEngine:
@@ -138,6 +101,18 @@ class VllmEngine:
     def can_sleep(cls, spec: ModelSpec) -> bool:
         """Always: natively on GPUs, by ending vLLM's processes elsewhere."""
         return True
+
+    @classmethod
+    def features(cls, spec: ModelSpec) -> dict[str, bool]:
+        """What it surely does and surely lacks, by what is declared and set."""
+        options: VllmOptions = parse_options(cls, spec)
+        return {
+            "tools": has_tools(spec, options.engine_kwargs),
+            "json": True,
+            "vision": "vision" in canonicals(spec.capabilities),
+            "logprobs": True,
+            "n": True,
+        }
 
     async def start(self) -> None:
         """Load the model; nothing of a failed load stays behind.
@@ -207,25 +182,27 @@ class VllmEngine:
 
     async def generate(self, endpoint: Endpoint, body: dict[str, Any]) -> dict[str, Any]:
         """Answer whole, as an OpenAI response object."""
-        items = self._items(endpoint, {**body, "stream": False, "stream_options": None})
+        request = read_request(self._spec, self._options.engine_kwargs, endpoint, body)
+        items = self._items(endpoint, {**request.body, "stream": False, "stream_options": None})
         async with aclosing(items):
             async for item in items:
-                answer: dict[str, Any] = item.model_dump(mode="json")
-                return answer
+                return as_asked(request, item.model_dump(mode="json"))
         raise EngineError(f"vLLM gave no answer for {self._spec.id!r}")
 
     async def stream(
         self, endpoint: Endpoint, body: dict[str, Any]
     ) -> AsyncIterator[dict[str, Any]]:
         """Answer in OpenAI chunk objects; the last one has ``usage`` and no choices."""
-        options = {**(body.get("stream_options") or {}), "include_usage": True}
-        items = self._items(endpoint, {**body, "stream": True, "stream_options": options})
+        request = read_request(self._spec, self._options.engine_kwargs, endpoint, body)
+        options = {**(request.body.get("stream_options") or {}), "include_usage": True}
+        told = {**request.body, "stream": True, "stream_options": options}
+        items = self._items(endpoint, told)
         async with aclosing(items):
             async for item in items:
                 for chunk in parse_events(item):
                     if "error" in chunk:
                         await self._fail(chunk["error"])
-                    yield chunk
+                    yield as_asked(request, chunk)
 
     async def _items(self, endpoint: Endpoint, body: dict[str, Any]) -> AsyncGenerator[Any, None]:
         """What LLMServer yields, one by one; its errors raised as ours."""

@@ -17,13 +17,20 @@ import orjson
 import psutil
 from ray.exceptions import RayError
 
-from hotswap_ray.core.errors import EngineError, EngineUnavailable, InvalidRequest
+from hotswap_ray.core.errors import (
+    ContextExceeded,
+    EngineError,
+    EngineUnavailable,
+    InvalidRequest,
+)
 from hotswap_ray.engines import sse
 
 STOP_GRACE_S = 10.0
 """Seconds that vLLM's processes get to end by themselves."""
 
 _ERROR_LINE = re.compile(r"((?:\w+\.)*\w*Error: (?!Engine core init).+)")
+
+_TOO_LONG = re.compile(r"maximum (?:context|model|input) length|max_model_len", re.IGNORECASE)
 
 LOAD_ERRORS = (
     AssertionError,
@@ -65,7 +72,7 @@ class VllmErrors:
         try:
             yield
         except self.client as error:
-            raise InvalidRequest(str(error)) from error
+            raise client_error(str(error)) from error
         except self.dead as error:
             raise EngineUnavailable(f"vLLM died serving {model!r}: {error}") from error
         except self.server as error:
@@ -134,11 +141,23 @@ def parse_events(text: str) -> list[dict[str, Any]]:
     return [orjson.loads(event) for event in sse.read(text.encode()) if event.startswith("{")]
 
 
+def client_error(message: str) -> InvalidRequest:
+    """The error for what vLLM refuses; it has one code for all, and says which only in words.
+
+    Example:
+        >>> client_error("This model's maximum context length is 8 tokens. However, ...").code
+        'context_length_exceeded'
+        >>> client_error("temperature must be non-negative").code
+        'invalid_request'
+    """
+    return ContextExceeded(message) if _TOO_LONG.search(message) else InvalidRequest(message)
+
+
 def typed_error(error: dict[str, Any]) -> EngineError | InvalidRequest:
     """The typed error for vLLM's error object."""
     code, message = int(error.get("code") or 500), str(error.get("message"))
     if 400 <= code < 500:
-        return InvalidRequest(message)
+        return client_error(message)
     return EngineUnavailable(message) if code == 503 else EngineError(message)
 
 

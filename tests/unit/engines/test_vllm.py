@@ -9,7 +9,8 @@ import pytest
 
 from hotswap_ray.core.errors import ConfigError, EngineError, EngineUnavailable, InvalidRequest
 from hotswap_ray.core.spec.task import ModelSpec
-from hotswap_ray.engines.vllm.engine import OWNED_ENGINE_KWARGS, VllmEngine
+from hotswap_ray.engines.vllm.engine import VllmEngine
+from hotswap_ray.engines.vllm.options import OWNED_ENGINE_KWARGS
 from hotswap_ray.engines.vllm.runtime import LogMark, NoDownload, parse_events, typed_error
 
 GIB = 2**30
