@@ -104,6 +104,11 @@ class Outcome:
         return self.ending or (Ending.OK if self.success else Ending.FAILED)
 
     @property
+    def is_answer(self) -> bool:
+        """Whether a client has seen something of it; if not, another model may still answer."""
+        return self.success or self.ttft_ms is not None
+
+    @property
     def is_evidence(self) -> bool:
         """Whether it says something of the model: it answered, or is to blame that it did not."""
         return self.ending not in NEUTRAL

@@ -12,7 +12,7 @@ from hashlib import blake2b
 from typing import Any
 
 import pandas as pd
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, func, or_, select
 
 from hotswap_ray.core.errors import Conflict, NotFound
 from hotswap_ray.core.outcome import Outcome
@@ -130,7 +130,10 @@ class OutcomeLog(Database):
             return [bytes(value) for value in connection.execute(query).scalars()]
 
     def find_request(self, request_id: str) -> StoredRequest | None:
-        """The last outcome of a request and its feedback, or ``None`` when unknown."""
+        """The outcome of a request's answer and its feedback, or ``None`` when unknown.
+
+        A model that failed before its first byte has not answered; the next one may.
+        """
         task, model = names.alias("task"), names.alias("model")
         query = (
             select(
@@ -140,6 +143,7 @@ class OutcomeLog(Database):
             .join(model, model.c.id == outcomes.c.model)
             .outerjoin(feedback, feedback.c.outcome_id == outcomes.c.id)
             .where(outcomes.c.request == digest(request_id))
+            .where(or_(outcomes.c.success, outcomes.c.ttft_ms.is_not(None)))
             .order_by(func.abs(outcomes.c.id).desc())
             .limit(1)
         )

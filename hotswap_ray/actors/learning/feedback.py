@@ -80,8 +80,10 @@ class FeedbackDesk:
 
     def arrived(self, batch: Iterable[Outcome]) -> None:
         """Apply the scores that came before these outcomes, which are in the queue by now."""
-        last: dict[str, Cell] = {}  # of a request's outcomes the fallback's
+        last: dict[str, Cell] = {}
         for outcome in batch:
+            if not outcome.is_answer:
+                continue
             if arrival := self._arrivals.get(outcome.request_id):
                 arrival.set()
             if outcome.request_id in self.early:
@@ -229,10 +231,10 @@ class FeedbackDesk:
         return None
 
     def _queued_cell(self, request_id: str) -> Cell | None:
-        """The last outcome of the request: the fallback's, when the first model failed."""
+        """The answer to the request: the fallback's, when the first model failed."""
         for entry in reversed(self._queue.entries):
             if isinstance(entry, Batch):
                 for outcome in reversed(entry.outcomes):
-                    if outcome.request_id == request_id:
+                    if outcome.request_id == request_id and outcome.is_answer:
                         return outcome.task, outcome.model
         return None

@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -111,6 +112,20 @@ async def test_of_two_outcomes_of_a_request_the_answer_gets_the_early_score(desk
     )
     assert await desk.scores("good") == (0.25, 1)
     assert await desk.scores("broken") == (None, 0)
+
+
+async def test_a_score_waits_for_the_fallbacks_answer_while_only_the_failure_is_known(desk):
+    await desk.ends("broken", success=False)
+    assert await desk.score() == PENDING
+    await desk.ends("good", decision="fallback")
+    assert await desk.scores("good") == (0.25, 1)
+    assert await desk.scores("broken") == (None, 0)
+
+
+async def test_a_stream_that_broke_off_after_its_first_byte_can_be_scored(desk):
+    await desk.record(replace(desk.outcome(success=False), ttft_ms=3.0))
+    assert (await desk.score())["model"] == "m"
+    assert await desk.scores() == (0.25, 1)
 
 
 async def test_the_same_early_score_again_changes_nothing_and_another_is_refused(desk):
