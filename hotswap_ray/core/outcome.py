@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -74,6 +74,7 @@ class Outcome:
         format_ok: Whether the answer has the form asked for; ``None`` where none was.
         ending: How it ended, where ``success`` alone does not tell; see ``end``.
         status: HTTP status that it ended with; 0 where it was answered, or is not known.
+        wrong_form: What is wrong with its form, for people; not kept in the store.
     """
 
     request_id: str
@@ -92,6 +93,7 @@ class Outcome:
     format_ok: bool | None = None
     ending: str | None = None
     status: int = 0
+    wrong_form: str = field(default="", kw_only=True)
 
     @property
     def end(self) -> str:

@@ -74,6 +74,11 @@ class Recorder:
             judgements = judgements or [Judgement(None)] * len(batch)
             for (outcome, _), judgement in zip(batch, judgements, strict=True):
                 self.outcomes.append(
-                    replace(outcome, quality=judgement.quality, format_ok=judgement.format_ok)
+                    replace(
+                        outcome,
+                        quality=judgement.quality,
+                        format_ok=judgement.format_ok,
+                        wrong_form=judgement.wrong_form,
+                    )
                 )
         return len(batch)

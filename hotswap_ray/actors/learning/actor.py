@@ -84,6 +84,7 @@ class LearningActor(LearningQueries):
         self._started_s = clock()
         self._half_life = half_life
         self._recent = RecentLatencies(recent_size)
+        self._wrong_forms: dict[Cell, str] = {}  # the last of each, for people
         self._invalid = 0
         self._log = LearningLog(
             store,
@@ -147,6 +148,7 @@ class LearningActor(LearningQueries):
             self._learnings.fold(possible)
             self._decider.take([outcome for outcome in possible if outcome.is_evidence])
             self._recent.extend(outcome for outcome in possible if outcome.decision not in ASIDE)
+            self._wrong_forms |= {(o.task, o.model): o.wrong_form for o in possible if o.wrong_form}
             self._desk.arrived(possible)
         await self._log.durable(entry)
         return len(entry.outcomes)

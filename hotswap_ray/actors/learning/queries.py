@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, LateScore, LearningLog
 from hotswap_ray.core.evidence.calibration import observe
+from hotswap_ray.core.evidence.cell import Cell
 from hotswap_ray.core.evidence.knowledge import TaskKnowledge
 from hotswap_ray.core.evidence.learnings import Learnings
 from hotswap_ray.core.evidence.prediction import Known, predict
@@ -48,6 +49,7 @@ class LearningQueries:
     _started_s: float
     _half_life: float
     _recent: RecentLatencies
+    _wrong_forms: Mapping[Cell, str]
     _invalid: int
     _log: LearningLog
     _learnings: Learnings
@@ -96,9 +98,9 @@ class LearningQueries:
             self._store.outcomes_frame, task, None, since_s, ROLLOUT_ROWS
         )
         frame = frame[frame["decision"].isin(COMPARED) & ~frame["ending"].isin(NEUTRAL)]
-        return {model: self._seen(model, frame[frame["model"] == model]) for model in models}
+        return {model: self._seen(task, model, frame[frame["model"] == model]) for model in models}
 
-    def _seen(self, model: str, frame: pd.DataFrame) -> Seen:
+    def _seen(self, task: str, model: str, frame: pd.DataFrame) -> Seen:
         def column(name: str) -> NDArray[np.float64]:
             return frame[name].to_numpy(dtype=float, na_value=np.nan)
 
@@ -111,6 +113,7 @@ class LearningQueries:
             cost_usd=self._learnings.costs_usd(model, column("tokens_in"), column("tokens_out")),
             format_ok=column("format_ok"),
             refused=(frame["ending"] == Ending.REFUSAL).to_numpy().astype(np.float64),
+            wrong_form=self._wrong_forms.get((task, model), ""),
         )
 
     async def learnings(self) -> list[dict[str, Any]]:

@@ -63,6 +63,7 @@ class Seen:
         format_ok: 1 if the answer has the form that was asked for, else 0.
         refused: 1 if the model answered 4xx to what the active one then took, else 0; none was
             where it is left out.
+        wrong_form: What was wrong with the last answer that had not its form, for people.
     """
 
     success: Array
@@ -73,6 +74,7 @@ class Seen:
     cost_usd: Array
     format_ok: Array
     refused: Array = None  # type: ignore[assignment] # filled in below
+    wrong_form: str = ""
 
     def __post_init__(self) -> None:
         if self.refused is None:
@@ -83,7 +85,9 @@ class Seen:
     ) -> Seen:
         """Those whose arrival fits, and of them the newest."""
         keep = np.flatnonzero(arrived(self.at_s))[-newest if newest else None :]
-        return Seen(*(getattr(self, name)[keep] for name in self.__dataclass_fields__))
+        names = [name for name in self.__dataclass_fields__ if name != "wrong_form"]
+        kept = {name: getattr(self, name)[keep] for name in names}
+        return Seen(**kept, wrong_form=self.wrong_form)
 
     def known(self, name: Literal["success", "quality", "cost_usd", "format_ok"]) -> Array:
         """Values of the requests that have one, in order of arrival."""
@@ -140,7 +144,11 @@ def check(spec: GuardrailSpec, active: Seen, candidate: Seen) -> list[GuardrailR
         common = len(new) >= spec.min_requests or 2 * len(new) > len(candidate.success)
         if common or "format_validity" in spec.required:
             limit = spec.format_validity
-            results.append(_means("format_validity", limit, spec, old, new, "wrong forms"))
+            result = _means("format_validity", limit, spec, old, new, "wrong forms")
+            if candidate.wrong_form and new.any():
+                detail = f"{result.detail}; the last: {candidate.wrong_form}"
+                result = replace(result, detail=detail)
+            results.append(result)
     return results
 
 

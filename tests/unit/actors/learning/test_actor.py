@@ -337,6 +337,15 @@ async def test_learnings_move_to_another_store_once_however_often_imported(
     assert (await other.feedback("r2", 0.5, "late"))["model"] == "small"
 
 
+async def test_what_was_wrong_with_the_last_form_is_seen_with_the_requests(store, outcome):
+    actor = make(store)
+    wrong = outcome(1, format_ok=False, wrong_form="not JSON: text before it")
+    await actor.record([outcome(0), wrong, outcome(2, format_ok=True)], "b")
+    seen = await actor.observed("capitals", ["small", "other"], 0.0)
+    assert seen["small"].wrong_form == "not JSON: text before it"
+    assert seen["other"].wrong_form == ""
+
+
 async def test_outcomes_older_than_the_retention_go_but_their_evidence_stays(store, outcome):
     actor = make(store, retention_s=1000.0, checkpoint_rows=1)
     await actor.record([outcome(n, at_s=1_000.0) for n in range(5)], "old")

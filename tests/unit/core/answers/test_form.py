@@ -128,5 +128,7 @@ async def test_answers_in_json_are_judged_at_tasks_without_checks_too():
         outcome = Outcome(f"r{number}", "t", "m", 1, "active", 1.0, True, 5.0)
         recorder.add(call, outcome, job(text).answer, streamed=False)
     await recorder.judge_pending(judge_here)
-    found = {one.request_id: (one.quality, one.format_ok) for one in recorder.take()}
+    outcomes = recorder.take()
+    assert {one.wrong_form for one in outcomes} == {"", "not JSON: 'no'"}
+    found = {one.request_id: (one.quality, one.format_ok) for one in outcomes}
     assert found == {"r0": (None, False), "r1": (None, True), "r2": (None, None)}

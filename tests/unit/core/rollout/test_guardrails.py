@@ -153,6 +153,15 @@ def test_a_candidate_that_answers_in_a_wrong_form_is_out_and_one_that_keeps_it_p
     assert good.result == "passed"
 
 
+def test_a_wrong_form_says_what_was_wrong_with_the_last():
+    rng = np.random.default_rng(5)
+    old = traffic(rng, 1000, wrong_form=0.01)
+    new = replace(traffic(rng, 100, wrong_form=0.3), wrong_form="not JSON: text before it")
+    for seen in (new, new.where(lambda at_s: at_s >= 0)):
+        bad = found_of("format_validity", old, seen)
+        assert bad.detail.endswith("allowed; the last: not JSON: text before it")
+
+
 def test_a_form_that_few_clients_ask_for_keeps_nobody_waiting():
     rng = np.random.default_rng(6)
     old, new = traffic(rng, 500, wrong_form=0.0), traffic(rng, 100, wrong_form=0.0)
