@@ -12,7 +12,7 @@ from jsonschema.validators import Draft202012Validator, validator_for
 from referencing import Registry
 from referencing.exceptions import Unresolvable
 
-from hotswap_ray.core.answers.thinking import CLOSE, OPEN
+from hotswap_ray.core.answers.thinking import without_thinking
 from hotswap_ray.core.errors import CheckerFailed
 
 MOST = 160
@@ -48,7 +48,7 @@ def json_problem(text: str) -> str:
 def _what_else(text: str, error: ValueError) -> str:
     if not text:
         return "the answer is empty"
-    if text.startswith(OPEN) or CLOSE in text:
+    if without_thinking(text) != text:
         return "thinking before it"
     if _FENCED.search(text):
         return "it stands in a code block"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 OPEN, CLOSE = "<think>", "</think>"
+MARKS = {OPEN: CLOSE, "<thinking>": "</thinking>", "[THINK]": "[/THINK]"}
+"""Marks before and after; the first pair is what nearly all models write."""
 
 
 def without_thinking(text: str) -> str:
@@ -21,10 +23,15 @@ def without_thinking(text: str) -> str:
         '42'
         >>> without_thinking("6 times 7 is 42.</think>42"), without_thinking("<think>17?")
         ('42', '')
+        >>> without_thinking("<think>17?</think> <think>no</think>42 </think>")
+        '42 </think>'
         >>> without_thinking("write <think> and </think> around it")
         'write <think> and </think> around it'
     """
-    if text.lstrip().startswith(OPEN):
-        return text.partition(CLOSE)[2].lstrip()
-    thinking, end, answer = text.partition(CLOSE)
-    return answer.lstrip() if end and OPEN not in thinking else text
+    rest = text.lstrip()
+    if rest.startswith(tuple(MARKS)):
+        while mark := next((mark for mark in MARKS if rest.startswith(mark)), None):
+            rest = rest.partition(MARKS[mark])[2].lstrip()
+        return rest
+    thinking, close, answer = text.partition(CLOSE)
+    return answer.lstrip() if close and OPEN not in thinking else text

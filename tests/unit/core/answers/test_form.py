@@ -8,6 +8,7 @@ from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.recorder import Recorder
 from hotswap_ray.core.answers.form import form_of, has_form
 from hotswap_ray.core.answers.judge_messages import Job, Judgement
+from hotswap_ray.core.answers.thinking import without_thinking
 from hotswap_ray.core.outcome import Outcome
 from hotswap_ray.core.spec.golden import Check
 
@@ -132,3 +133,17 @@ async def test_answers_in_json_are_judged_at_tasks_without_checks_too():
     assert {one.wrong_form for one in outcomes} == {"", "not JSON: 'no'"}
     found = {one.request_id: (one.quality, one.format_ok) for one in outcomes}
     assert found == {"r0": (None, False), "r1": (None, True), "r2": (None, None)}
+
+
+@pytest.mark.parametrize(
+    ("said", "answer"),
+    [
+        ("<thinking>17?</thinking>\n42", "42"),
+        ("[THINK]17?[/THINK]42", "42"),
+        ("[THINK]17?", ""),
+        (" <think></think>" * 5000 + "42", "42"),
+        ("<think>17?</think>write </think> at its end", "write </think> at its end"),
+    ],
+)
+def test_thinking_is_no_answer_in_whatever_marks_it_stands(said, answer):
+    assert without_thinking(said) == answer
