@@ -9,20 +9,19 @@ from typing import Any
 from hotswap_ray.core.errors import EngineError
 from hotswap_ray.engines import sse
 from hotswap_ray.engines.answers import LastUsage, as_chunks, has_content
+from hotswap_ray.engines.openai.halves import Halves, valid
 from hotswap_ray.engines.openai.refusals import error_of, said_error
 
 _BOM = b"\xef\xbb\xbf"
 
 
-def parsed(where: str, data: str | bytes) -> dict[str, Any]:
+def parsed(where: str, data: str | bytes, halves: Halves | None = None) -> dict[str, Any]:
     r"""The object in a body or an event.
-
-    Text that no UTF-8 can hold (half a pair of surrogates, written ``\ud83d``) is replaced, since
-    nothing behind this engine could pass it on.
 
     Args:
         where: Begins the message of an error; the model's id.
         data: JSON.
+        halves: Of a stream, where half a character may find the other half in the next event.
 
     Returns:
         The object; it is no error.
@@ -39,8 +38,8 @@ def parsed(where: str, data: str | bytes) -> dict[str, Any]:
         value = json.loads(text, parse_int=_number)
     except (ValueError, RecursionError):
         value = None
-    if "\\ud" in text or "\\uD" in text:
-        value = _valid(value)
+    if halves or "\\ud" in text or "\\uD" in text:
+        value = valid(value) if halves is None else halves.join(value)
     if (error := error_of(value)) is not None:
         raise said_error(where, error)
     if not isinstance(value, dict):
@@ -102,6 +101,7 @@ class AnswerReader:
         self._events = sse.Reader()
         self._begin = b""
         self._is_whole: bool | None = None
+        self._halves = Halves()
 
     @property
     def done(self) -> bool:
@@ -116,14 +116,14 @@ class AnswerReader:
         if self._is_whole is False:
             begin, self._begin = self._begin, b""
             for event in self._events.feed(begin):
-                yield parsed(self._where, event)
+                yield parsed(self._where, event, self._halves)
 
     def end(self) -> Iterator[dict[str, Any]]:
         """The chunks that the end of the answer completes."""
         if self._is_whole:
             yield from as_chunks(whole(self._where, self._begin))
         for event in self._events.end():
-            yield parsed(self._where, event)
+            yield parsed(self._where, event, self._halves)
 
 
 class StreamReading:
@@ -191,13 +191,3 @@ class StreamReading:
 def _number(digits: str) -> int | float:
     """A whole number, as a float where it needs more than the 64 bits that JSON writers take."""
     return int(digits) if len(digits) < 19 else float(digits)
-
-
-def _valid(value: Any) -> Any:
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_valid(one) for one in value]
-    if isinstance(value, dict):
-        return {_valid(key): _valid(one) for key, one in value.items()}
-    return value

@@ -378,3 +378,17 @@ async def test_a_body_that_is_no_answer_is_an_error_of_the_server(body):
 def test_what_a_remote_model_surely_does_is_what_it_declares():
     spec = ModelSpec(id="m", engine="openai", capabilities=("chat", "tool-use", "images", "poetry"))
     assert OpenAIEngine.features(spec) == {"tools": True, "vision": True}
+
+
+async def test_an_emoji_that_two_chunks_brought_in_halves_is_whole_again():
+    def of(text, finish=None):
+        delta = f'{{"content": "{text}"}}'
+        end = json.dumps(finish)
+        return (
+            f'data: {{"choices": [{{"index": 0, "delta": {delta}, "finish_reason": {end}}}]}}\n\n'
+        )
+
+    raw = of(r"a\ud83d") + of(r"\ude00b") + of(r"\ud83d", "stop") + "data: [DONE]\n\n"
+    chunks = await chunks_of(sending(raw.encode()), endpoint="chat/completions")
+    assert said(chunks) == "a😀b\ufffd"
+    orjson.dumps(chunks)
