@@ -16,6 +16,7 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray.serve.config import RequestRouterConfig
 
 from hotswap_ray import config as configuration
 from hotswap_ray.actors.cluster.connection import MODEL_DEPLOYMENT
@@ -38,6 +39,8 @@ from hotswap_ray.web.around_serve import CALLBACK as AROUND_SERVE
 from hotswap_ray.web.asgi import Receive, Scope, Send
 from hotswap_ray.web.openai_api import OpenAIApi
 
+AFFINITY = "ray.serve.experimental.consistent_hash_router.ConsistentHashRouter"
+"""Ray's own, from 2.58 on: the session's hash says which replica, and who is next if it is full."""
 HAPROXY_PORTS = {"RAY_SERVE_HAPROXY_METRICS_PORT": 9101, "RAY_SERVE_HAPROXY_STATS_PORT": 8404}
 log = logging.getLogger("hotswap.app")
 
@@ -53,6 +56,8 @@ def model_deployment(spec: ModelSpec, max_stream_s: float) -> Any:
     scale: dict[str, Any] = {"num_replicas": spec.resources.replicas}
     if spec.resources.autoscale:
         scale = {"autoscaling_config": spec.resources.autoscale.model_dump()}
+    if spec.replica_affinity:
+        scale["request_router_config"] = RequestRouterConfig(request_router_class=AFFINITY)
     return serve.deployment(
         name=MODEL_DEPLOYMENT,
         # The replica itself bounds its work: a queue in Serve's router could hang, and a full

@@ -6,7 +6,8 @@ per generation: their routers linger, so one per request would leak.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from hotswap_ray.core.errors import EngineUnavailable, HotswapError
@@ -19,20 +20,33 @@ MODEL_DEPLOYMENT = "model"
 Item = bytes | tuple[int, int, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What few requests have besides a body.
+
+    Attributes:
+        trace: Headers of its trace, for an engine that asks another server.
+        session: Its conversation, which keeps to one replica.
+    """
+
+    trace: Mapping[str, str] = field(default_factory=dict)
+    session: str | None = None
+
+
 class Connection(Protocol):
-    """What the router asks of a model. Safe to share between requests."""
+    """What the router asks of a model. Safe to share between requests.
+
+    ``context`` is one ``Context``, or nothing.
+    """
 
     async def generate(
-        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+        self, endpoint: Endpoint, body: dict[str, Any], *context: Context
     ) -> tuple[bytes, int, int, int]:
-        """Body, prompt tokens, answer tokens, memory bytes; cancelling stops the model.
-
-        ``trace`` is one mapping of headers to pass on, or nothing.
-        """
+        """Body, prompt tokens, answer tokens, memory bytes; cancelling stops the model."""
         ...
 
     def stream(
-        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+        self, endpoint: Endpoint, body: dict[str, Any], *context: Context
     ) -> AsyncIterator[Item]:
         """Frames, then ``(prompt tokens, answer tokens, memory bytes)``."""
         ...
@@ -57,10 +71,10 @@ class ServeConnection:
         self._stream = handle.options(method_name="stream", stream=True)
 
     async def generate(
-        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+        self, endpoint: Endpoint, body: dict[str, Any], *context: Context
     ) -> tuple[bytes, int, int, int]:
         """Answer whole. See ``Connection.generate``."""
-        response = self._generate.remote(endpoint, body, *trace)
+        response = _sent(self._generate, endpoint, body, context)
         is_complete = False
         try:
             answer: tuple[bytes, int, int, int] = await response
@@ -71,10 +85,10 @@ class ServeConnection:
                 response.cancel()
 
     async def stream(
-        self, endpoint: Endpoint, body: dict[str, Any], *trace: Mapping[str, str]
+        self, endpoint: Endpoint, body: dict[str, Any], *context: Context
     ) -> AsyncIterator[Item]:
         """Answer as frames. See ``Connection.stream``."""
-        response = self._stream.remote(endpoint, body, *trace)
+        response = _sent(self._stream, endpoint, body, context)
         is_complete = False
         try:
             async for item in response:
@@ -93,6 +107,16 @@ class ServeConnection:
         """Reach a replica. See ``Connection.ping``."""
         answer: dict[str, Any] = await self._ping.remote()
         return answer
+
+
+def _sent(handle: Any, endpoint: Endpoint, body: dict[str, Any], context: Sequence[Context]) -> Any:
+    """The response of a handle; a copy of it with options shares its router."""
+    for one in context:
+        if one.session is not None:
+            handle = handle.options(session_id=one.session)
+        if one.trace:
+            return handle.remote(endpoint, body, one.trace)
+    return handle.remote(endpoint, body)
 
 
 def cause(error: Exception) -> HotswapError:

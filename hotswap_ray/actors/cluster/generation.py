@@ -50,7 +50,8 @@ def target_of(spec: ModelSpec, generation: Generation, ingress_replicas: int) ->
     total = spec.max_ongoing_requests * resources.max_replicas + spec.max_queued_requests
     share = math.ceil(total / ingress_replicas)
     does, lacks = features_of(spec)
-    return Target(spec.id, generation.generation, share, spec.context_tokens, does, lacks)
+    number, context = generation.generation, spec.context_tokens
+    return Target(spec.id, number, share, context, does, lacks, spec.replica_affinity)
 
 
 def features_of(spec: ModelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:

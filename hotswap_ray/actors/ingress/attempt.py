@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from hotswap_ray.actors.cluster.connection import Item, cause
+from hotswap_ray.actors.cluster.connection import Context, Item, cause
 from hotswap_ray.actors.ingress.call import Call
 from hotswap_ray.actors.ingress.connections import Connections
 from hotswap_ray.actors.ingress.in_flight import InFlight
@@ -131,7 +131,7 @@ class Forwarder:
             connection = self._connections.to(target)
             async with self._until(deadline, assignment):
                 body, *tokens = await connection.generate(
-                    call.endpoint, call.body_for(assignment), *_traced(call)
+                    call.endpoint, call.body_for(assignment), *_context(call, assignment)
                 )
             attempt.usage = (tokens[0], tokens[1], tokens[2])
             attempt.ending = Ending.OK
@@ -167,7 +167,9 @@ class Forwarder:
         frames = 0
         try:
             body = call.body_for(assignment)
-            source = self._connections.to(target).stream(call.endpoint, body, *_traced(call))
+            source = self._connections.to(target).stream(
+                call.endpoint, body, *_context(call, assignment)
+            )
             async with aclosing(source) as items:  # type: ignore[type-var]
                 while True:
                     # A deadline per item: one around the loop would fire between two of
@@ -278,6 +280,7 @@ class Forwarder:
                 yield
 
 
-def _traced(call: Call) -> tuple[Mapping[str, str], ...]:
-    """The last argument of a connection's methods, where there is a trace."""
-    return (call.trace,) if call.trace else ()
+def _context(call: Call, assignment: Assignment) -> tuple[Context, ...]:
+    """The last argument of a connection's methods, where there is anything to say."""
+    session = assignment.conversation if assignment.target.has_affinity else None
+    return (Context(call.trace, session),) if call.trace or session else ()

@@ -94,7 +94,7 @@ class Chooser:
             table = self.table
             task = choose_task(table, call.model, call.task_header, call.task_metadata)
             route = table.routes[task]
-            if not has_key and (route.split or route.trial or call.body.get("functions")):
+            if not has_key and _asks_for_key(route, call):
                 key, has_key = self._keys.pick(task, call.names, call.body), True
             if calls and is_auto and (kept := self._of_loop(call, task, route, calls, key)):
                 return kept
@@ -234,6 +234,12 @@ class Chooser:
         if target.app == first.target.app or target.app in self._suspects:
             return False
         return needs.fits(target)
+
+
+def _asks_for_key(route: Route, call: Call) -> bool:
+    """Whether anything depends on the conversation of a request; telling it has its price."""
+    has_affinity = any(target.has_affinity for target in _named(route))
+    return bool(route.split or route.trial or has_affinity or call.body.get("functions"))
 
 
 def _named(route: Route) -> list[Target]:

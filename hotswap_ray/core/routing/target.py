@@ -18,6 +18,7 @@ class Target:
         context_tokens: Longest prompt plus answer.
         does: Features it surely has, by the names of ``core/fit/capabilities.py``.
         lacks: Features it surely lacks; of others nothing is known.
+        has_affinity: Whether a conversation keeps to one of its replicas.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Target:
     context_tokens: int = 0
     does: tuple[str, ...] = ()
     lacks: tuple[str, ...] = ()
+    has_affinity: bool = False
 
     @classmethod
     def from_doc(cls, doc: Mapping[str, Any]) -> Target:

@@ -99,6 +99,10 @@ class ModelSpec(Strict):
     load_timeout_s: float = Field(
         300, ge=1, le=86_400, description="Time to become ready, scheduling included."
     )
+    replica_affinity: bool = Field(
+        False,
+        description="Whether a conversation keeps to one replica, which has its prompt in cache.",
+    )
     resident: bool = Field(
         False, description="Load at start and never unload because a swap retired it."
     )

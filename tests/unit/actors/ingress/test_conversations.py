@@ -1,5 +1,7 @@
 """A conversation keeps its model, through exploration too, and a tool loop whatever happens."""
 
+from dataclasses import replace
+
 import pytest
 
 from hotswap_ray.actors.ingress.call import Call
@@ -148,3 +150,20 @@ async def test_an_answer_without_a_call_leaves_nothing_open():
     await world.router.generate(turn(tools=TOOLS))
     await settle()
     assert world.router.calling() == []
+
+
+async def test_a_conversation_keeps_to_one_replica_of_a_model_that_says_so():
+    sticky = replace(A, has_affinity=True)
+    world = RouterWorld()
+    await world.use(RouteTable(1, "t", {"t": Route("a", sticky)}, {"a": sticky, "b": B}))
+    seen = []
+    answer = world.models["a"].generate
+
+    async def generate(endpoint, body, *context):
+        seen.append([one.session for one in context])
+        return await answer(endpoint, body)
+
+    world.models["a"].generate = generate
+    for call in (turn(session="s-1"), turn(session="s-1"), turn()):
+        await world.router.generate(call)
+    assert seen == [["s-1"], ["s-1"], []]  # a name that is missing is nobody's session
