@@ -1,6 +1,7 @@
 """Every engine keeps one contract, `hotswap_ray.testing.check_engine`."""
 
 import asyncio
+import json
 import socket
 
 import pytest
@@ -278,4 +279,117 @@ async def test_a_stream_that_the_server_cuts_off_is_an_error_not_a_short_answer(
     with pytest.raises(EngineUnavailable):
         async for _ in engine.stream("completions", body_of("completions", max_tokens=50)):
             pass
+    await engine.stop()
+
+
+PROMPT = "The capital of France is Paris. The capital of Spain is"
+
+
+def logprobs_of(answer):
+    return answer["choices"][0]["logprobs"]
+
+
+def evaluated(choice, tokens_before):
+    """As `lm-eval` does: the loglikelihood of a continuation, and whether it is the likeliest."""
+    told = choice["logprobs"]
+    values = told["token_logprobs"][tokens_before:-1]
+    likeliest = [max(top, key=top.get) for top in told["top_logprobs"][tokens_before:-1]]
+    return sum(values), likeliest == told["tokens"][tokens_before:-1]
+
+
+@pytest.mark.llama
+async def test_a_prompt_is_as_likely_to_llama_cpp_as_when_it_said_the_same_itself():
+    engine = llama()
+    await engine.start()
+    said = await engine.generate(
+        "completions", {"prompt": PROMPT, "max_tokens": 6, "temperature": 0, "logprobs": 1}
+    )
+    text = PROMPT + said["choices"][0]["text"]
+    read = await engine.generate(
+        "completions", {"prompt": text, "max_tokens": 0, "logprobs": 1, "echo": True}
+    )
+    own, again = logprobs_of(said), logprobs_of(read)
+    assert read["choices"][0]["text"] == text
+    assert again["tokens"][-6:] == own["tokens"]
+    # Prompts are computed in batches, whose sums differ in the last digits.
+    assert again["token_logprobs"][-6:] == pytest.approx(own["token_logprobs"], abs=0.1)
+    assert [text[at:].startswith(token) for at, token in zip(
+        again["text_offset"][1:], again["tokens"][1:], strict=True
+    )] == [True] * (len(again["tokens"]) - 1)  # fmt: skip
+    await engine.stop()
+
+
+@pytest.mark.llama
+async def test_a_right_continuation_is_likelier_than_a_wrong_one_as_an_evaluation_asks():
+    engine = llama()
+    await engine.start()
+    body = {"temperature": 0, "max_tokens": 1, "logprobs": 1, "seed": 1234, "echo": True}
+    prompts = [f"{PROMPT}{city}" for city in (" Madrid", " Banana")]
+    answer = await engine.generate("completions", {**body, "prompt": prompts})
+    as_text = [choice["logprobs"] for choice in answer["choices"]]
+    before = as_text[0]["tokens"].index(" Madrid")
+    (right, is_greedy), (wrong, _) = (evaluated(one, before) for one in answer["choices"])
+    assert is_greedy
+    assert right > -3 > wrong
+    assert answer["usage"]["completion_tokens"] == 2
+    await engine.stop()
+
+
+@pytest.mark.llama
+async def test_tokens_that_end_an_answer_and_halves_of_a_character_have_logprobs_too():
+    engine = llama()
+    await engine.start()
+    ask = {"max_tokens": 0, "logprobs": 2, "echo": True}
+    for prompt, count in (([2, 818, 1, 818, 106, 529], 6), ("a \U0001fae8 b", 8)):
+        told = logprobs_of(await engine.generate("completions", {**ask, "prompt": prompt}))
+        assert len(told["tokens"]) == len(told["token_logprobs"]) == count
+        assert told["token_logprobs"][0] is None
+        assert all(value < 0 for value in told["token_logprobs"][1:])
+    with pytest.raises(InvalidRequest, match="tokens"):
+        await engine.generate("completions", {**ask, "prompt": [2, 99_999_999]})
+    await engine.stop()
+
+
+@pytest.mark.llama
+async def test_an_empty_answer_of_llama_cpp_is_empty_text():
+    engine = llama()
+    await engine.start()
+    few_shot = "Country: Japan\nCapital: Tokyo\nCountry: Spain\nCapital:"
+    body = {"messages": [{"role": "user", "content": few_shot}], "temperature": 0, "stop": ["\n"]}
+    answer = await engine.generate("chat/completions", {**body, "max_tokens": 8})
+    assert answer["choices"][0]["finish_reason"] == "stop"
+    assert answer["choices"][0]["message"]["content"] == ""
+    await engine.stop()
+
+
+@pytest.mark.llama
+async def test_a_required_call_comes_from_a_model_whose_template_has_tools():
+    from tests.contract.engine_table import COLUMNS, NAMED, OTHER, TOOL, USER
+
+    engine = COLUMNS["`llama_cpp`, template with tools"]()
+    await engine.start()
+    ids = set()
+    for choice, names in (("required", {"weather", "clock"}), (NAMED, {"clock"})):
+        body = {"messages": [USER], "tools": [TOOL, OTHER], "tool_choice": choice}
+        chunks = [
+            chunk async for chunk in engine.stream("chat/completions", {**body, "max_tokens": 80})
+        ]
+        (call,) = chunks[-2]["choices"][0]["delta"]["tool_calls"]
+        assert call["function"]["name"] in names
+        assert isinstance(json.loads(call["function"]["arguments"]), dict)
+        assert chunks[-2]["choices"][0]["finish_reason"] == "tool_calls"
+        ids.add(call["id"])
+    assert len(ids) == 2
+    await engine.stop()
+
+
+@pytest.mark.llama
+async def test_usage_of_several_choices_counts_each_and_the_prompt_once():
+    engine = llama()
+    await engine.start()
+    body = {"max_tokens": 5, "ignore_eos": True}
+    (one,) = [await engine.generate("completions", {"prompt": "One two", **body})]
+    several = await engine.generate("completions", {"prompt": ["One two"] * 2, "n": 2, **body})
+    assert several["usage"]["completion_tokens"] == 20
+    assert several["usage"]["prompt_tokens"] == 2 * one["usage"]["prompt_tokens"]
     await engine.stop()

@@ -116,7 +116,7 @@ def _legacy(
     words = plan.prompt.split(" ") if with_prompt else []
     asked = [word if place == 0 else f" {word}" for place, word in enumerate(words)]
     tokens = [*asked, *pieces]
-    values: list[float | None] = [PROMPT_LOGPROB] * len(asked) + [ANSWER_LOGPROB] * len(pieces)
+    values: list[float | None] = [*[PROMPT_LOGPROB] * len(asked), *[ANSWER_LOGPROB] * len(pieces)]
     if asked:
         values[0] = None  # nothing is before it that could make it likely
     offsets = [offset + sum(map(len, tokens[:place])) for place in range(len(tokens))]
