@@ -336,6 +336,17 @@ async def test_a_right_continuation_is_likelier_than_a_wrong_one_as_an_evaluatio
 
 
 @pytest.mark.llama
+async def test_all_chunks_of_an_echoed_answer_have_one_id():
+    engine = llama()
+    await engine.start()
+    body = {"prompt": ["One two", "Three"], "echo": True, "max_tokens": 3}
+    chunks = [chunk async for chunk in engine.stream("completions", body)]
+    (own,) = {chunk["id"] for chunk in chunks}
+    assert own.startswith("cmpl-")
+    await engine.stop()
+
+
+@pytest.mark.llama
 async def test_tokens_that_end_an_answer_and_halves_of_a_character_have_logprobs_too():
     engine = llama()
     await engine.start()

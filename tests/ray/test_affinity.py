@@ -1,5 +1,7 @@
 """A conversation keeps to one replica of its model, for real."""
 
+from itertools import pairwise
+
 MODEL = {
     "engine": "simulated",
     "resources": {"num_cpus": 0, "replicas": 3},
@@ -25,7 +27,7 @@ def test_each_conversation_is_answered_by_one_replica_and_all_replicas_answer(sy
             assert answer.status_code == 200
             last.setdefault(session, []).append(number_of(answer))
     # From round to round a conversation's number grows by the conversations of its replica.
-    steps = [{b - a for a, b in zip(n, n[1:], strict=False)} for n in last.values()]
+    steps = [{b - a for a, b in pairwise(n)} for n in last.values()]
     assert all(len(step) == 1 for step in steps)
     assert min(step.pop() for step in steps) < 12  # there is more than one replica in use
     system.controller("unload", "spread")

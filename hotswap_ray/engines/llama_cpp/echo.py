@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from typing import Any
-from uuid import uuid4
 
 from hotswap_ray.engines.body.prompts import Prompt
 from hotswap_ray.engines.llama_cpp.logprobs import LegacyLogprobs, first_entry
@@ -47,7 +46,7 @@ class EchoedPrompt:
     def chunk(
         self, model: str, request: LlamaRequest, index: int, legacy: LegacyLogprobs
     ) -> dict[str, Any]:
-        """The prompt as the first chunk of a choice, or as all of it."""
+        """The prompt as the first chunk of a choice, or as all of it; the id is the request's."""
         logprobs = None
         if self.entries:
             logprobs = legacy.add(self.entries)
@@ -64,7 +63,6 @@ class EchoedPrompt:
             "finish_reason": "length" if is_all else None,
         }
         return {
-            "id": f"cmpl-{uuid4().hex}",
             "object": "text_completion",
             "created": int(time.time()),
             "model": model,

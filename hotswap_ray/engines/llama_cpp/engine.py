@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from functools import partial
 from typing import Any, ClassVar, Literal
+from uuid import uuid4
 
 import psutil
 from pydantic import BaseModel
@@ -126,6 +127,7 @@ class LlamaCppEngine:
         """Prompt by prompt: each is told, with its logprobs if asked, then gone on with."""
         shaper = ChunkShaper(request)
         ask = partial(self._chunks, server, "completions")
+        own = {"id": f"cmpl-{uuid4().hex}"}  # llama.cpp has one for each prompt that it is asked
         for number, prompt in enumerate(request.prompts):
             echoed: EchoedPrompt = await read_prompt(server, prompt)
             if len(echoed.tokens) >= self._spec.context_tokens:
@@ -134,7 +136,7 @@ class LlamaCppEngine:
                 await echoed.score(ask, request.top_logprobs)
             first = number * request.n
             for index in range(first, first + request.n):
-                yield echoed.chunk(self._spec.id, request, index, shaper.legacy(index))
+                yield own | echoed.chunk(self._spec.id, request, index, shaper.legacy(index))
             if request.body["max_tokens"] == 0:
                 usage.add_prompt(len(echoed.tokens))
                 continue
@@ -145,7 +147,7 @@ class LlamaCppEngine:
                     for choice in chunk["choices"]:
                         choice["index"] += first
                     if chunk["choices"] and (shaped := shaper.shape(chunk)) is not None:
-                        yield shaped
+                        yield shaped | own
 
     async def _chunks(
         self, server: LlamaServer, endpoint: Endpoint, body: dict[str, Any]
