@@ -49,6 +49,8 @@ class Ending(StrEnum):
 NEUTRAL = frozenset({Ending.CLIENT_ERROR, Ending.CANCELLED, Ending.SATURATED, Ending.REFUSED})
 """Endings that say nothing of a model: counted, and never evidence."""
 
+NO_TASK = ""
+"""Task of a request that names a model and no task: evidence of none."""
 SHADOW_PREFIX = "shadow-"
 """Before the request id in the outcome of a copy."""
 
@@ -112,8 +114,8 @@ class Outcome:
 
     @property
     def is_evidence(self) -> bool:
-        """Whether it says something of the model: it answered, or is to blame that it did not."""
-        return self.ending not in NEUTRAL
+        """Whether it says something of a model at a task: an answer, or a fault of the model."""
+        return self.ending not in NEUTRAL and self.task != NO_TASK
 
 
 @dataclass(frozen=True, slots=True)

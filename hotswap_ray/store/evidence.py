@@ -9,7 +9,7 @@ import orjson
 from sqlalchemy import select
 
 from hotswap_ray.core.evidence.cell import HALF_LIFE, Cell, Evidence
-from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.outcome import NO_TASK, Outcome
 from hotswap_ray.store.database import dumps
 from hotswap_ray.store.outcomes import OutcomeLog
 from hotswap_ray.store.schema import evidence, knowledge
@@ -72,6 +72,8 @@ class LearningTables(OutcomeLog):
         waiting: dict[Cell, list[Outcome]] = {}
         for _, item in self.outcomes_after(self.watermark()):
             key = (item.task, item.model)
+            if item.task == NO_TASK:
+                continue
             changed.add(key)
             cell = cells.setdefault(key, Evidence(*key, half_life))
             if isinstance(item, Outcome):

@@ -299,7 +299,7 @@ def answer_headers(assignment: Assignment) -> Headers:
     return [
         (b"x-hotswap-model", assignment.target.model.encode()),
         (b"x-hotswap-generation", str(assignment.target.generation).encode()),
-        (b"x-hotswap-task", assignment.task.encode()),
+        *([(b"x-hotswap-task", assignment.task.encode())] if assignment.task else []),
         (b"x-hotswap-decision", assignment.decision.encode()),
         *((b"x-hotswap-left-out", name.encode()) for name in assignment.left_out),
     ]

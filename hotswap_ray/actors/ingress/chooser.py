@@ -23,7 +23,7 @@ from hotswap_ray.core.errors import (
     Saturated,
 )
 from hotswap_ray.core.fit.capabilities import canonicals
-from hotswap_ray.core.outcome import RoutingDecision
+from hotswap_ray.core.outcome import NO_TASK, RoutingDecision
 from hotswap_ray.core.routing.conversation import ConversationKeys, open_calls
 from hotswap_ray.core.routing.needs import Needs, needs_of
 from hotswap_ray.core.routing.table import AUTO, Assignment, Route, RouteTable, choose, choose_task
@@ -137,11 +137,11 @@ class Chooser:
             HotswapError: The model's error: nobody else may be asked, or is there.
         """
         error = failure.error
-        route = self.table.routes.get(first.task)
+        pinned = first.decision is RoutingDecision.PINNED and not call.prefer
+        route = Route("") if pinned else self.table.routes.get(first.task)
         now = asyncio.get_running_loop().time
         if route is None or now() >= deadline:
             raise error
-        pinned = first.decision is RoutingDecision.PINNED and not call.prefer
         needs = needs_of(call.endpoint, call.body)
         if isinstance(error, Overloaded | Saturated):
             wait_s = error.retry_after_s
@@ -149,7 +149,7 @@ class Chooser:
                 await asyncio.sleep(wait_s)
                 if first.target in self.table.targets().values():
                     return first
-            for target in () if pinned else _named(route):
+            for target in _named(route):
                 if self._may_take(target, first, needs) and self._division.has_room(target):
                     return _sent(first, target)
             raise error
@@ -193,7 +193,11 @@ class Chooser:
         preferred = table.models.get(call.prefer) if call.prefer else None
         if preferred is not None:
             return Assignment(task, preferred, RoutingDecision.PINNED, route.fallback)
-        return choose(table, call.model, task)
+        assignment = choose(table, call.model, task)
+        is_stated = call.task_header or call.task_metadata
+        if assignment.decision is RoutingDecision.PINNED and not is_stated:
+            return replace(assignment, task=NO_TASK)
+        return assignment
 
     def _fitting(self, assignment: Assignment, route: Route, needs: Needs) -> Assignment:
         """Another model where the one that should answer cannot take the request.

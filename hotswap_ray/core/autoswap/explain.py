@@ -133,7 +133,8 @@ def why_model(model: str, task: str, decision: str, end: str = Ending.OK, status
     """
     numbered = f" ({status})" if status else ""
     what = ENDS.get(end, end)
-    return f"{model or 'nobody'} {what} for {task}{numbered}: {REASONS.get(decision, decision)}."
+    named = f"for {task}" if task else "for no task"
+    return f"{model or 'nobody'} {what} {named}{numbered}: {REASONS.get(decision, decision)}."
 
 
 def what_would_change(decision: Decision) -> str:

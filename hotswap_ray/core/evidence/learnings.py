@@ -16,7 +16,7 @@ from hotswap_ray.core.evidence.cell import Cell, Evidence, group
 from hotswap_ray.core.evidence.knowledge import TaskKnowledge
 from hotswap_ray.core.evidence.prior import Belief
 from hotswap_ray.core.names import did_you_mean
-from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.outcome import NO_TASK, Outcome
 from hotswap_ray.core.spec.price import NO_PRICE, Price
 from hotswap_ray.core.spec.task import TaskSpec
 
@@ -70,13 +70,15 @@ class Learnings:
             )
 
     def fold(self, batch: Sequence[Outcome]) -> None:
-        """Learn from outcomes in their order."""
+        """Learn from outcomes in their order; those of no task teach nothing."""
         for key, outcomes in group(batch).items():
-            self._cell(key).extend(outcomes)
+            if key[0] != NO_TASK:
+                self._cell(key).extend(outcomes)
 
     def score(self, key: Cell, score: float) -> None:
         """Learn a quality that was given later."""
-        self._cell(key).score((score,))
+        if key[0] != NO_TASK:
+            self._cell(key).score((score,))
 
     def forget(self, key: Cell) -> None:
         """Start a cell anew: its model changed, and what was seen of it holds no longer."""

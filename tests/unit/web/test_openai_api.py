@@ -148,7 +148,9 @@ async def test_the_task_is_taken_from_header_metadata_name_or_default(world, hea
 async def test_a_model_id_pins(world):
     response = await world.chat(model="b")
     assert response.headers["x-hotswap-decision"] == "pinned"
-    assert response.headers["x-hotswap-task"] == "t"
+    assert "x-hotswap-task" not in response.headers  # nobody has named one
+    response = await world.chat(model="b", headers={"x-hotswap-task": "u"})
+    assert response.headers["x-hotswap-task"] == "u"
 
 
 async def test_models_lists_auto_each_task_and_each_model(world):

@@ -204,3 +204,10 @@ async def test_what_we_refuse_is_recorded_with_its_status(ask):
     with pytest.raises(NotFound):
         await ask(world, call("auto:nothing"))
     assert world.router.turned_away == {("not_found", 404): 1}
+
+
+async def test_a_request_that_names_a_model_and_no_task_is_evidence_of_none(ask):
+    world = await world_of(Route("a", A))
+    assert (await ask(world, call("b"))).task == ""
+    assert (await ask(world, call("b", task_header="t"))).task == "t"
+    assert [o.is_evidence for o in world.router.recorder.outcomes] == [False, True]
