@@ -51,6 +51,7 @@ class Engine(Protocol):
     # An engine may also have `features(cls, spec) -> dict[str, bool]`, a class method: what it
     # surely does and surely lacks, by the names of `core/fit/capabilities.py` (tools, json,
     # vision, logprobs, n). What is not named there is not known and passed on to the engine.
+    # One whose model has a context of its own says `sets_context = False`.
 
     async def start(self) -> None:
         """Load the weights. Raises ``EngineLoadFailed`` with the reason."""

@@ -50,8 +50,22 @@ def target_of(spec: ModelSpec, generation: Generation, ingress_replicas: int) ->
     total = spec.max_ongoing_requests * resources.max_replicas + spec.max_queued_requests
     share = math.ceil(total / ingress_replicas)
     does, lacks = features_of(spec)
-    number, context = generation.generation, spec.context_tokens
+    number, context = generation.generation, context_of(spec)
     return Target(spec.id, number, share, context, does, lacks, spec.replica_affinity)
+
+
+def context_of(spec: ModelSpec) -> int:
+    """The longest prompt plus answer; 0 where nobody has said what the context of a server is.
+
+    Example:
+        >>> context_of(ModelSpec(id="a", engine="openai"))
+        0
+        >>> context_of(ModelSpec(id="a", engine="simulated"))
+        2048
+    """
+    is_set_here = getattr(load_engine_class(spec.engine), "sets_context", True)
+    is_default = spec.context_tokens == ModelSpec.model_fields["context_tokens"].default
+    return 0 if is_default and not is_set_here else spec.context_tokens
 
 
 def features_of(spec: ModelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -163,8 +163,10 @@ class Chooser:
                 return _sent(first, judge)
             if isinstance(error, ContextExceeded):
                 for target in self._others(first.task, route, needs):
-                    longer = target.context_tokens > first.target.context_tokens
-                    if longer and self._may_take(target, first, needs):
+                    longest = target.context_tokens or float("inf")  # who knows
+                    if longest > first.target.context_tokens and self._may_take(
+                        target, first, needs
+                    ):
                         return _sent(first, target, RoutingDecision.ESCALATED)
             raise error
         for other in (route.active, route.fallback):

@@ -44,7 +44,7 @@ class Needs:
 
     def is_met_by(self, target: Target) -> bool:
         """Whether a model surely has all; what is not known of it does not count."""
-        if target.context_tokens and self.tokens > target.context_tokens:
+        if self.tokens > target.context_tokens:
             return False
         return all(name in target.does for name in (*self.features, *self.wishes))
 

@@ -15,7 +15,7 @@ class Target:
         model: Model id.
         generation: Load number of that model, from 1.
         limit: Requests that one ingress replica may have in flight on it; more get 429.
-        context_tokens: Longest prompt plus answer.
+        context_tokens: Longest prompt plus answer; 0 where it is not known.
         does: Features it surely has, by the names of ``core/fit/capabilities.py``.
         lacks: Features it surely lacks; of others nothing is known.
         has_affinity: Whether a conversation keeps to one of its replicas.

@@ -60,6 +60,8 @@ class OpenAIEngine:
     """
 
     Options: ClassVar[type[BaseModel]] = OpenAIOptions
+    sets_context: ClassVar[bool] = False
+    """The server has its own context; ``context_tokens`` only says what it is."""
 
     def __init__(self, spec: ModelSpec, clock: Callable[[], float] = time.time) -> None:
         self._spec = spec

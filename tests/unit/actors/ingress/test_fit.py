@@ -3,7 +3,7 @@
 import pytest
 
 from hotswap_ray.actors.ingress.call import Call
-from hotswap_ray.core.errors import InvalidRequest
+from hotswap_ray.core.errors import ContextExceeded, InvalidRequest
 from hotswap_ray.core.routing.split import Share, Split
 from hotswap_ray.core.routing.table import Route, RouteTable, Trial
 from hotswap_ray.core.routing.target import Target
@@ -101,3 +101,17 @@ async def test_only_models_that_meet_the_requirements_of_the_task_are_escalated_
     )
     sent = Call("r1", "chat/completions", {"messages": LONG}, "auto")
     assert (await world.router.generate(sent))[0].target == LARGE
+
+
+async def test_a_fallback_whose_context_nobody_knows_is_asked():
+    unknown = Target("b", 1, 8)
+    world = RouterWorld()
+    await world.use(
+        RouteTable(1, "t", {"t": Route("a", SMALL, unknown)}, {"a": SMALL, "b": unknown})
+    )
+    sent = Call("r1", "chat/completions", {"messages": LONG}, "auto")
+    assert (await world.router.generate(sent))[0].target == unknown
+    world.models["a"].fails_at, world.models["a"].error = 0, ContextExceeded("101 of 100")
+    short = Call("r2", "chat/completions", {"messages": SHORT}, "auto")
+    assignment, _ = await world.router.generate(short)
+    assert (assignment.target, str(assignment.decision)) == (unknown, "escalated")
