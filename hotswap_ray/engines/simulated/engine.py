@@ -67,9 +67,17 @@ class SimulatedEngine:
 
     @classmethod
     def features(cls, spec: ModelSpec) -> dict[str, bool]:
-        """What it has: the capabilities that are declared, without those that it ``lacks``."""
-        has = canonicals(spec.capabilities) - set(parse_options(cls, spec).lacks)
-        return {name: name in has for name in ("tools", "json", "vision", "logprobs", "n")}
+        """What it has: the capabilities that are declared, without those that it ``lacks``.
+
+        JSON that it does not declare is left open: it then answers with text, as a model does
+        whose server only hopes for JSON.
+        """
+        lacks = set(parse_options(cls, spec).lacks)
+        has = canonicals(spec.capabilities) - lacks
+        known = {name: name in has for name in ("tools", "vision", "logprobs")}
+        if "json" in has | lacks:
+            known["json"] = "json" in has
+        return {**known, "n": True}
 
     async def start(self) -> None:
         """Take ``load_s``, then fail as ``fail_on_load`` says or become ready."""

@@ -171,7 +171,8 @@ async def test_features_are_what_is_declared_without_what_it_lacks():
     assert SimulatedEngine.features(engine._spec) == {
         "tools": True, "json": False, "vision": True, "logprobs": True, "n": True
     }  # fmt: skip
-    assert not any(SimulatedEngine.features(ModelSpec(id="a", engine="simulated")).values())
+    plain = SimulatedEngine.features(ModelSpec(id="a", engine="simulated"))
+    assert plain == {"tools": False, "vision": False, "logprobs": False, "n": True}
 
 
 async def test_a_prompt_over_the_context_has_both_numbers_and_the_words_of_openai():
