@@ -89,7 +89,10 @@ class Analytics:
         since_s: float | None = None,
         limit: int = 10_000,
     ) -> pd.DataFrame:
-        """The newest requests, one a row, in order of arrival.
+        """The newest requests, one a row for each model they met, in order of arrival.
+
+        ``ending`` says how it ended where ``success`` does not (see
+        ``hotswap_ray.core.outcome.Ending``), ``status`` with which HTTP status.
 
         Args:
             task: Only of this task.

@@ -42,7 +42,6 @@ class Chooser:
     Args:
         limits: Longest waits.
         suspects: Models that do not answer.
-        has_room: Of the router: whether a target can take one more request.
         division: Divides conversations in rollouts.
         explorer: Tries candidates.
         loops: Who holds which tool loop.
@@ -50,7 +49,7 @@ class Chooser:
         tasks: Tasks by id, for their requirements.
 
     Attributes:
-        table: The route table; ``use`` sets it.
+        table: The route table; the router sets it.
     """
 
     def __init__(
@@ -105,7 +104,8 @@ class Chooser:
             assignment = self._stated(call, table, task, route)
             if not needs.fits(assignment.target):
                 assignment = self._fitting(assignment, route, needs)
-            assignment = replace(assignment, conversation=key)
+            if key is not None:
+                assignment = replace(assignment, conversation=key)
             is_active = assignment.decision is RoutingDecision.ACTIVE
             if route.split is not None and is_active:
                 drawn = self._division.pick(call, assignment, route.split, needs)
