@@ -93,7 +93,7 @@ class Chooser:
             table = self.table
             task = choose_task(table, call.model, call.task_header, call.task_metadata)
             route = table.routes[task]
-            if not has_key and _asks_for_key(route, call):
+            if not has_key and (route.split or route.trial or call.body.get("functions")):
                 key, has_key = self._keys.pick(task, call.names, call.body), True
             if calls and is_auto and (kept := self._of_loop(call, task, route, calls, key)):
                 return kept
@@ -102,6 +102,8 @@ class Chooser:
                 await self._news.wait(until, f"task {task!r} is still swapping", 5.0)
                 continue
             assignment = self._stated(call, table, task, route)
+            if not has_key and assignment.target.has_affinity:
+                key, has_key = self._keys.pick(task, call.names, call.body), True
             if not needs.fits(assignment.target):
                 assignment = self._fitting(assignment, route, needs)
             if key is not None:
@@ -240,12 +242,6 @@ class Chooser:
         if target.app == first.target.app or target.app in self._suspects:
             return False
         return needs.fits(target)
-
-
-def _asks_for_key(route: Route, call: Call) -> bool:
-    """Whether anything depends on the conversation of a request; telling it has its price."""
-    has_affinity = any(target.has_affinity for target in _named(route))
-    return bool(route.split or route.trial or has_affinity or call.body.get("functions"))
 
 
 def _named(route: Route) -> list[Target]:
