@@ -228,6 +228,8 @@ class Chooser:
         """Models that can take a request of a task: those the task names, then any that may."""
         named = _named(route)
         yield from (target for target in named if needs.fits(target))
+        if route.active is not None and needs.may_go_to(route.active):
+            return  # for a wish no request goes to a model that the task does not name
         limits = self._requirements.get(task, Requirements())
         required = canonicals(limits.capabilities)
         loaded = [target for target in self.table.models.values() if target is not None]

@@ -8,7 +8,7 @@ numbers what this let through.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hotswap_ray.core.outcome import Endpoint
@@ -41,6 +41,10 @@ class Needs:
         if target.context_tokens and self.tokens > target.context_tokens:
             return False
         return not any(name in target.lacks for name in (*self.features, *self.wishes))
+
+    def may_go_to(self, target: Target) -> bool:
+        """Whether a model can take it, if need be without what is only wished."""
+        return replace(self, wishes=()).fits(target)
 
     def is_met_by(self, target: Target) -> bool:
         """Whether a model surely has all; what is not known of it does not count."""

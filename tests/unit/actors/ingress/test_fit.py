@@ -81,6 +81,13 @@ async def test_tools_that_nobody_can_call_and_nobody_requires_are_left_out_and_t
     assert bodies == [{"messages": SHORT, "temperature": 0}]
 
 
+async def test_tools_that_are_only_offered_go_to_models_that_the_task_names():
+    assignment = await chosen(Route("a", SMALL), tools=[{}])
+    assert (assignment.target, assignment.left_out) == (SMALL, ("tools",))
+    assignment = await chosen(Route("a", SMALL, LARGE), tools=[{}])
+    assert (assignment.target, str(assignment.decision)) == (LARGE, "escalated")
+
+
 async def test_an_image_goes_to_a_model_that_sees():
     assert (await chosen(Route("a", SMALL), messages=IMAGE)).target == HUGE
 
