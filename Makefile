@@ -7,11 +7,12 @@ CONFIG ?= deployments/quickstart.yaml
 # A stamp per set of dependencies: an unchanged pyproject.toml installs nothing again.
 INSTALLED := $(VENV)/.installed
 WEIGHTS := $(VENV)/.weights
+CLIENTS := .venv-clients
 
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres check house format bench clean
+.PHONY: help setup demo serve test test-fast test-ray test-llama test-vllm test-postgres test-clients check house format bench clean
 
 help:  ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -64,6 +65,20 @@ test-postgres: $(INSTALLED)  ## The store's suite on a throwaway PostgreSQL serv
 	  HOTSWAP_TEST_POSTGRES_URL=$$url $(BIN)/python -m pytest tests/unit -m postgres -q; status=$$?; \
 	  .ci/postgres stop "$$(sed -n 's/^folder: //p' $$said)"; exit $$status
 
+$(CLIENTS)/.installed: tests/clients/requirements.txt
+	@echo "== the clients, in $(CLIENTS) (about 3 minutes the first time)"
+	@$(PYTHON) -m venv $(CLIENTS)
+	@$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -U pip
+	@$(CLIENTS)/bin/python -m pip install --disable-pip-version-check -q -r $<
+	@touch $@
+
+tests/clients/node/node_modules: tests/clients/node/package-lock.json
+	@if command -v npm >/dev/null; then npm ci --prefix $(@D) --no-audit --no-fund && touch $@; \
+	  else echo "== npm is not installed: the Node clients are skipped"; fi
+
+test-clients: setup $(CLIENTS)/.installed tests/clients/node/node_modules  ## Clients of others, against the running product
+	@HOTSWAP_PYTHON=$(BIN)/python $(CLIENTS)/bin/python -m pytest tests/clients -m clients -q
+
 check: $(INSTALLED)  ## Lint, format, types, import direction, documents
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -81,4 +96,4 @@ bench: setup  ## All benchmarks; each prints one JSON object last
 	  echo "== $$file"; $(BIN)/python benchmarks/$$file.py || exit 1; done
 
 clean:  ## Remove the environments and caches of this checkout
-	rm -rf .venv .venv-vllm .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-vllm .venv-clients tests/clients/node/node_modules .pytest_cache .mypy_cache .ruff_cache .hypothesis

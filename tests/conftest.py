@@ -12,7 +12,7 @@ os.environ.setdefault("RAY_worker_niceness", "0")
 import pytest
 
 pytest.register_assert_rewrite("tests.worlds")
-NEEDS_RAY = ("ray", "vllm", "gpu")
+NEEDS_RAY = ("ray", "vllm", "gpu", "clients")
 
 
 @pytest.fixture(autouse=True)
