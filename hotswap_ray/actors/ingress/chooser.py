@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from hotswap_ray.actors.ingress.attempt import Unanswered
@@ -211,7 +211,10 @@ class Chooser:
         """
         target = assignment.target
         if assignment.decision is not RoutingDecision.PINNED:
-            for other in self._others(assignment.task, route, needs):
+            others: Iterable[Target] = self._others(assignment.task, route, needs)
+            if needs.may_go_to(target):  # only for a wish, which the task has to name somebody for
+                others = [other for other in _named(route) if needs.fits(other)]
+            for other in others:
                 if other != target and other.app not in self._suspects:
                     return _sent(assignment, other, RoutingDecision.ESCALATED)
         if missing := needs.lacks(target):
@@ -228,8 +231,6 @@ class Chooser:
         """Models that can take a request of a task: those the task names, then any that may."""
         named = _named(route)
         yield from (target for target in named if needs.fits(target))
-        if route.active is not None and needs.may_go_to(route.active):
-            return  # for a wish no request goes to a model that the task does not name
         limits = self._requirements.get(task, Requirements())
         required = canonicals(limits.capabilities)
         loaded = [target for target in self.table.models.values() if target is not None]
