@@ -1,28 +1,27 @@
 """Which requests try a candidate: a coin decides whether, a policy decides which.
 
 The coin knows nothing of the request, so what a candidate answers is a fair sample of the
-task's traffic. It is thrown once for a conversation, from the hash of its key, so that every
-ingress replica throws the same, and what came out is remembered. A candidate that has no room is
-not tried: the client must not pay for it.
+task's traffic. For a conversation it is thrown from the hash of its key, so that every ingress
+replica throws the same; whom the policy then picks is remembered, and told to the others
+(``core/routing/draws.py``). A candidate that has no room is not tried: the client must not pay
+for it.
 """
 
 from __future__ import annotations
 
 import logging
 import random
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from hotswap_ray.core.outcome import RoutingDecision
 from hotswap_ray.core.policies.selection import Arm, Policy, Snapshot, make_policy
+from hotswap_ray.core.routing.draws import ACTIVE_ONE, Drawn, mark_of_conversation
 from hotswap_ray.core.routing.table import Assignment, Route, Trial
 from hotswap_ray.core.routing.target import Target
 from hotswap_ray.core.spec.autoswap import AutoswapSpec
 
 BROKEN_POLICY = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-MOST_REMEMBERED = 50_000
-"""Conversations of which is remembered who was drawn; older ones are drawn again."""
 log = logging.getLogger("hotswap.ingress")
 
 
@@ -37,6 +36,8 @@ class Explorer:
         arms: Beliefs about the models that are worth trying, by task; without them
             nothing is tried.
         failures: Choices that a policy could not make.
+        drawn: Who was drawn for which conversation.
+        on_draw: Called when there is a draw to be told.
     """
 
     def __init__(
@@ -48,7 +49,8 @@ class Explorer:
         self._quality = targets or {}
         self._policies: dict[str, Policy] = {}
         self._random: dict[str, random.Random] = {}
-        self._drawn: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self.drawn = Drawn()
+        self.on_draw: Callable[[], None] = lambda: None
 
     def pick(
         self, assignment: Assignment, route: Route, can_take: Callable[[Target], bool]
@@ -65,7 +67,11 @@ class Explorer:
             return assignment
         active, key = assignment.target, assignment.conversation
         if key is None:
-            chosen = self._draw(assignment.task, trial, active, can_take, self._rng)
+            rng = self._rng(assignment.task)
+            if not _wants(trial, rng):
+                return assignment
+            extra = _extra(trial, active)
+            chosen = self._select(assignment.task, trial, active, can_take, extra, rng)
         else:
             chosen = self._of_conversation(assignment, trial, key, can_take)
         if chosen is None or chosen == active:
@@ -77,32 +83,21 @@ class Explorer:
     ) -> Target | None:
         """The model that was drawn for a conversation, drawn now if it has just begun."""
         task, active = assignment.task, assignment.target
-        name = (task, key)
-        drawn = self._drawn.get(name)
-        targets = {target.model: target for target in (*trial.candidates, active)}
+        seeded = random.Random(f"{self._seed(task)}/{task}/{key}")
+        if not _wants(trial, seeded):
+            return None
+        mark = mark_of_conversation(task, key)
+        drawn = self.drawn.of(mark)
+        targets = {target.model: target for target in trial.candidates}
+        targets |= {active.model: active, ACTIVE_ONE: active}
         if drawn is not None and drawn in targets:
-            self._drawn.move_to_end(name)
             target = targets[drawn]
             return target if target == active or can_take(target) else None
-        seeded = random.Random(f"{self._seed(task)}/{task}/{key}")
-        chosen = self._draw(task, trial, active, can_take, lambda _: seeded)
-        self._drawn[name] = active.model if chosen is None else chosen.model
-        if len(self._drawn) > MOST_REMEMBERED:
-            self._drawn.popitem(last=False)
+        chosen = self._select(task, trial, active, can_take, _extra(trial, active), seeded)
+        model = ACTIVE_ONE if chosen is None or chosen == active else chosen.model
+        self.drawn.add(mark, model)
+        self.on_draw()
         return chosen
-
-    def _draw(
-        self,
-        task: str,
-        trial: Trial,
-        active: Target,
-        can_take: Callable[[Target], bool],
-        rng: Callable[[str], random.Random],
-    ) -> Target | None:
-        if not trial.by_policy and rng(task).random() >= trial.explore:
-            return None
-        extra = active if trial.by_policy else None
-        return self._select(task, trial, active, can_take, extra, rng(task))
 
     def shadow(
         self, assignment: Assignment, route: Route, has_room: Callable[[Target], bool]
@@ -159,3 +154,13 @@ class Explorer:
             log.exception("policy %s of task %s failed", spec.policy, task)
             return None
         return eligible.get(model)
+
+
+def _wants(trial: Trial, rng: random.Random) -> bool:
+    """Whether a candidate shall be tried: the coin."""
+    return trial.by_policy or rng.random() < trial.explore
+
+
+def _extra(trial: Trial, active: Target) -> Target | None:
+    """The active model, where the policy may pick it too."""
+    return active if trial.by_policy else None

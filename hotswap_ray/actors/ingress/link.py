@@ -22,11 +22,13 @@ from hotswap_ray.config.sections import LearningConfig
 from hotswap_ray.core.answers.judge_messages import Judging
 from hotswap_ray.core.errors import HotswapError
 from hotswap_ray.core.outcome import Outcome
+from hotswap_ray.core.routing.draws import UNREAD
 from hotswap_ray.core.routing.table import RouteTable
 
 RETRY_S = 0.2
 WATCH_S = 0.5
 JUDGE_S = 0.1  # an answer waits no longer than this before it is judged
+DRAWS_S = 0.05  # least time between two messages about draws; the first one goes at once
 MAX_UNSENT = 100_000
 log = logging.getLogger("hotswap.ingress")
 
@@ -69,6 +71,9 @@ class ControlLink:
         self._connected: list[str] = []
         self._unsent: dict[str, list[Outcome]] = {}
         self._drained = asyncio.Event()
+        self._drew = asyncio.Event()
+        self._draws_place = UNREAD
+        router.explorer.on_draw = self._drew.set
         self._flushing = asyncio.Lock()
         self._tasks = Tasks(log)
 
@@ -88,6 +93,8 @@ class ControlLink:
             self._follow,
             self._report_drained,
             self._flush_later,
+            self._tell_draws,
+            self._hear_draws,
             self._judge_later,
             self._watch,
         ):
@@ -134,6 +141,22 @@ class ControlLink:
         await self.flush()
         if any(route.trial for route in self._router.table.routes.values()):
             self._router.explorer.arms = await self._learning.arms()
+
+    async def _tell_draws(self) -> None:
+        """Tell the other replicas whom this one drew, before the next turn may reach them."""
+        await self._drew.wait()
+        drawn = self._router.explorer.drawn
+        told = len(drawn.fresh)
+        await self._learning.tell_draws(drawn.fresh[:told])
+        del drawn.fresh[:told]
+        if not drawn.fresh:
+            self._drew.clear()
+        await asyncio.sleep(DRAWS_S)
+
+    async def _hear_draws(self) -> None:
+        self._draws_place, draws = await self._learning.hear_draws(self._draws_place)
+        self._router.explorer.drawn.take(draws)
+        await asyncio.sleep(DRAWS_S)
 
     async def _judge_later(self) -> None:
         if not await self._router.recorder.judge_pending(self._judge):

@@ -20,6 +20,7 @@ from functools import partial
 from typing import Any
 from uuid import uuid4
 
+from hotswap_ray.actors.learning.draws import DrawExchange
 from hotswap_ray.actors.learning.feedback import FeedbackDesk
 from hotswap_ray.actors.learning.log import Batch, Checkpoint, LearningLog
 from hotswap_ray.actors.learning.queries import LearningQueries, load_knowledge, load_prices
@@ -43,7 +44,7 @@ TASK_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 log = logging.getLogger(__name__)
 
 
-class LearningActor(LearningQueries):
+class LearningActor(LearningQueries, DrawExchange):
     """The one writer of learnings; rebuilt from the store when it starts.
 
     Args:
@@ -79,6 +80,7 @@ class LearningActor(LearningQueries):
         feedback_per_minute: int = 600,
         prices: Mapping[str, Price] | None = None,
     ) -> None:
+        DrawExchange.__init__(self)
         self._store = store
         self._clock = clock
         self._started_s = clock()

@@ -69,6 +69,29 @@ async def test_two_ingress_replicas_draw_the_same():
         assert one == other
 
 
+async def test_a_conversation_that_another_replica_drew_by_policy_keeps_its_model():
+    worlds = [await world_of(Route("a", A, trial=Trial((B, C), by_policy=True))) for _ in range(2)]
+    one, other = (world.router.explorer.drawn for world in worlds)
+    seen = set()
+    for number in range(40):
+        first = await model_of(worlds[number % 2], turn(session=f"s-{number}"))
+        other.take(one.fresh)
+        one.take(other.fresh)
+        for world in worlds:
+            assert await model_of(world, turn(session=f"s-{number}")) == first
+        seen.add(first)
+    assert len(seen) > 1
+
+
+async def test_a_conversation_that_was_left_to_the_active_model_moves_with_a_swap():
+    world = await world_of(Route("a", A, trial=Trial((C,), by_policy=True)))
+    world.router.explorer.arms = {"t": ()}  # nothing to draw from yet
+    assert await model_of(world, turn(session="s")) == "a"
+    world.router.explorer.arms = {"t": arms("a", "b", "c")}
+    await world.use(RouteTable(2, "t", {"t": Route("b", B, trial=Trial((A,), by_policy=True))}))
+    assert await model_of(world, turn(session="s")) == "b"
+
+
 async def test_a_loop_without_a_key_is_never_explored():
     world = await world_of(Route("a", A, trial=Trial((B,), explore=1.0)))
     assert await model_of(world, turn(tools=TOOLS)) == "a"

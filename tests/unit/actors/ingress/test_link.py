@@ -13,6 +13,7 @@ from hotswap_ray.config.sections import LearningConfig, ServerConfig
 from hotswap_ray.core.errors import EngineUnavailable, StoreError
 from hotswap_ray.core.routing.table import Route, RouteTable, with_model, with_route
 from hotswap_ray.core.routing.target import Target
+from tests.worlds.until import until
 
 A, B = Target("a", 1, 8), Target("b", 1, 8)
 TABLE = RouteTable(1, "t", {"t": Route("a", A)}, {"a": A, "b": B})
@@ -72,6 +73,13 @@ class Learning:
         self.refuse = 0
         self.error = StoreError("the disk is full")
         self.took = asyncio.Event()
+        self.told, self.others = [], asyncio.Queue()
+
+    async def tell_draws(self, draws):
+        self.told += draws
+
+    async def hear_draws(self, place):
+        return place, [await self.others.get()]
 
     async def record(self, rows, batch_id):
         self.attempts.append(batch_id)
@@ -283,3 +291,15 @@ async def test_two_flushes_at_once_send_each_outcome_once(world):
     await world.ask("r1")
     await asyncio.gather(world.link.flush(), world.link.flush())
     assert [rows for _, rows in world.learning.batches] == [["r1"]]
+
+
+async def test_what_a_replica_drew_is_told_and_what_others_drew_is_heard(world):
+    await world.link.start()
+    explorer = world.router.explorer
+    explorer.drawn.add(7, "b")
+    explorer.on_draw()
+    await until(lambda: world.learning.told == [(7, "b")])
+    await until(lambda: explorer.drawn.fresh == [])
+    world.learning.others.put_nowait((8, "c"))
+    await until(lambda: explorer.drawn.of(8) == "c")
+    assert explorer.drawn.fresh == []  # what was heard is not told again
