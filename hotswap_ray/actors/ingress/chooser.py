@@ -161,6 +161,8 @@ class Chooser:
             judge = route.active if first.decision in ON_TRIAL else None
             if first.decision is RoutingDecision.ACTIVE:
                 judge = route.proven
+                if first.target not in (route.active, route.proven):
+                    judge = route.active  # it was rolled back while it was asked
             if judge is not None and self._may_take(judge, first, needs):
                 return _sent(first, judge)
             if isinstance(error, ContextExceeded):

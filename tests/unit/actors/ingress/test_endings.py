@@ -95,6 +95,19 @@ async def test_a_new_model_that_refuses_is_backed_by_the_proven_one_while_it_bak
     assert world.endings[-1] == ("b", "client_error")
 
 
+async def test_what_a_new_model_refuses_while_it_is_rolled_back_the_active_one_answers(ask):
+    world = await world_of(Route("a", A))
+    await world.use(with_route(world.table, "t", B, {}, proving=True))
+    fails(world, "b", InvalidRequest("no"))
+    world.models["b"].gate.clear()
+    asked = asyncio.create_task(ask(world, call()))
+    await until(lambda: world.models["b"].calls)
+    await world.use(with_route(world.table, "t", A, {}))
+    world.models["b"].gate.set()
+    assert (await asked).target == A
+    assert ("b", "refusal") in world.endings
+
+
 async def test_a_pinned_models_refusal_is_the_clients(ask):
     world = await world_of(canary())
     fails(world, "b", InvalidRequest("no"))
