@@ -152,11 +152,11 @@ class OutcomeLog(Database):
         return None if row is None else StoredRequest(*row)
 
     def find_outcomes(self, request_id: str) -> list[dict[str, Any]]:
-        """Every outcome of a request as named values, in order: one for each model it met."""
+        """Every outcome of a request as named values: one for each model, as it met them."""
         query = (
             select(outcomes)
             .where(outcomes.c.request == digest(request_id))
-            .order_by(func.abs(outcomes.c.id))
+            .order_by(outcomes.c.at_s, func.abs(outcomes.c.id))
         )
         with self._reading() as connection:
             name = self._names(connection)

@@ -164,6 +164,13 @@ def test_a_score_is_taken_once_and_belongs_to_the_model_that_answered(store, out
     assert frame["quality"].iloc[1] == 0.9
 
 
+def test_a_requests_outcomes_come_in_the_order_in_which_it_met_the_models(store, outcome):
+    met = [outcome(1, model=model, at_s=at_s) for model, at_s in (("second", 5.0), ("first", 4.0))]
+    store.add_outcomes(met)  # what a candidate refused is settled when another one has answered
+    found = store.find_outcomes(met[0].request_id)
+    assert [row["model"] for row in found] == ["first", "second"]
+
+
 def test_the_frame_is_filtered_by_task_model_time_and_number(store, outcome):
     assert store.outcomes_frame().empty
     store.add_outcomes([outcome(n, task="sums" if n % 2 else "capitals") for n in range(10)])
