@@ -54,23 +54,26 @@ class Row(NamedTuple):
 class Load:
     """A running load process; see ``load.Spec`` for the arguments."""
 
+    script = "load.py"
+    row: type[Any] = Row
+
     def __init__(self, **spec: Any) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("load.py")), json.dumps(spec)],
+            [sys.executable, str(Path(__file__).with_name(self.script)), json.dumps(spec)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
         self.cpu_s = 0.0
 
-    def rows(self) -> list[Row]:
+    def rows(self) -> list[Any]:
         """Ask for the end (at once if it has no duration) and wait for it."""
         text, _ = self._process.communicate()
         if self._process.returncode:
             raise SystemExit(f"the load process failed with {self._process.returncode}")
         answer = json.loads(text)
         self.cpu_s = answer["cpu_s"]
-        return [Row(*row) for row in answer["rows"]]
+        return [self.row(*row) for row in answer["rows"]]
 
 
 def percentile(values: Sequence[float], share: float) -> float:

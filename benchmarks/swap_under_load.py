@@ -5,7 +5,13 @@ then swaps and rollbacks between two loaded models, then swaps to a model that h
 loaded, with steady traffic in between. Every answer is checked: its end, and that the model
 in its body is the one in its header and served the task at that time.
 
+Beside these clients, agents (``agents.py``): conversations of 20 turns with tool loops, at two
+tasks. After the above, both tasks get a canary that is promoted, a rollback, a canary that is
+aborted, and 12 s in which the auto-swap tries the other model (a share of the conversations at
+the one task, ``serve: policy`` at the other), with a swap and a rollback amid it.
+
     python benchmarks/swap_under_load.py
+    python benchmarks/swap_under_load.py --pairs 2 --loads 1 --steady-s 1 --requests 100
     python benchmarks/swap_under_load.py --engine llama_cpp --pairs 15 --requests 500
 
 Keys: ``requests, failed, hung, truncated, wrong_model, swaps`` (rollbacks and loads
@@ -16,6 +22,13 @@ loaded; ``swap_and_unload_p99_s``: the old model is unloaded too),
 ``load_p99_ratio`` (p99 of requests that begin while a model loads, through that of steady
 traffic, as clients see it: the median of the loads; ``load_p99_ratios`` has each) and
 ``recorded_p99_ratios`` (the same in the controller's own records).
+
+Keys of the agents, under ``agents``: ``conversations`` (``keyed_conversations``: with an
+``x-session-id``), ``turns, loops`` (turns with a call), ``agent_requests, agent_lost``,
+``torn_loops`` (whose requests two models answered), ``moves`` (from one turn to the next to
+another model), ``moved_without_commit`` (conversations with a move although no commit lies
+between the two choices that changes who answers; see ``agent_moves.py``), ``moves_without_commit``
+(such moves) and ``route_commits`` (of each task).
 """
 
 from __future__ import annotations
@@ -23,9 +36,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from agent_moves import Agents, Commits, judged
 from common import (
     Load,
     Row,
@@ -35,9 +51,11 @@ from common import (
     percentile,
     report,
     running,
+    wait_until,
 )
 
 from hotswap_ray.ports import free_port
+from hotswap_ray.store import Store
 
 CONFIG = """
 models:
@@ -45,15 +63,20 @@ models:
   b: {{{engine}, resident: true{b}}}
   c: {{{engine}{c}}}
 tasks:
-  t: {{model: a}}
+  t: {{model: a, autoswap: {{candidates: [a, b], explore: 0.3, min_samples: 1000000}}}}
+  p: {{model: a, autoswap: {{candidates: [a, b], serve: policy, min_samples: 1000000}}}}
 default_task: t
-server: {{port: {port}, ingress_replicas: 2}}
+server: {{port: {port}, ingress_replicas: 2, tool_result_wait_s: 3}}
 store: {{url: "sqlite:///{store}"}}
-swap: {{bake_s: 0}}
+swap: {{bake_s: 0, canary: {{settle_s: 0.5, check_s: 0.2, max_step_s: 60,
+       guardrails: {{latency_p95: null, ttft_p95: null}}}}}}
 """
+TASKS = ("t", "p")
+EXPLORE_S = 12.0
 ENGINES: dict[str, dict[str, str]] = {
     "simulated": {
-        "engine": "engine: simulated, resources: {num_cpus: 0}, max_ongoing_requests: 64",
+        "engine": "engine: simulated, resources: {num_cpus: 0}, max_ongoing_requests: 64, "
+        "context_tokens: 32768, capabilities: [chat, completions, tools]",
         "a": ", options: {seed: 1, ttft_ms: 20, token_ms: 5, tokens: 8}",
         "b": ", options: {seed: 2, ttft_ms: 20, token_ms: 5, tokens: 8}",
         "c": ", options: {seed: 3, ttft_ms: 20, token_ms: 5, tokens: 8, load_s: 1}",
@@ -83,6 +106,10 @@ class Timeline:
         self._served.append((self.model, self._since, ended))
         self.model, self._since = model, asked
 
+    def tried(self, model: str, asked: float, ended: float) -> None:
+        """It may have answered as a candidate between these times."""
+        self._served.append((model, asked, ended))
+
     def allows(self, row: Row) -> bool:
         """Whether the model that answered could have been chosen for this request."""
         chosen_by = row.first or row.end
@@ -110,6 +137,45 @@ class Operator:
     def rollback(self, model: str) -> None:
         """Go back to ``model``, which served before."""
         self._run("rollback", model, lambda: controller("rollback", "t"))
+
+    def canary(self, task: str, model: str, *, is_aborted: bool = False) -> None:
+        """A rollout of ``model`` that is rolled back, or aborted in its first step."""
+        asked = time.monotonic()
+        swap_id = controller("swap", task, model, canary="10,50")["swap_id"]
+        if is_aborted:
+            wait_until(
+                lambda: controller("wait", swap_id, 0)["facts"].get("canary", {}).get("step"),
+                60,
+                "the canary's first step",
+            )
+            time.sleep(2)
+            controller("signal", swap_id, "abort")
+        record = controller("wait", swap_id, 120)
+        if record["phase"] != ("failed" if is_aborted else "succeeded"):
+            raise SystemExit(f"the canary ended as {record['phase']}: {record['error']}")
+        if not is_aborted:
+            time.sleep(2)
+            controller("wait", controller("rollback", task)["swap_id"], 60)
+        self._tried(model, asked)
+
+    def explore(self, tasks: Sequence[str], model: str) -> None:
+        """The auto-swap tries ``model`` for a while, in the middle of it a swap to it and back."""
+        asked = time.monotonic()
+        for mode, rest_s in (("on", EXPLORE_S), ("off", 1.0)):
+            for task in tasks:
+                controller("set_autoswap", task, mode)
+            time.sleep(rest_s / 3)
+            if mode == "on":
+                for method, *more in (("swap", model), ("rollback",)):
+                    for task in tasks:
+                        controller("wait", controller(method, task, *more)["swap_id"], 60)
+                    time.sleep(rest_s / 3)
+        self._tried(model, asked)
+
+    def _tried(self, model: str, asked: float) -> None:
+        ended = time.monotonic()
+        self.busy.append((asked, ended))
+        self.timeline.tried(model, asked, ended)
 
     def _run(self, kind: str, model: str, ask: Any) -> None:
         asked = time.monotonic()
@@ -140,6 +206,16 @@ def drive(operator: Operator, pairs: int, loads: int, steady_s: float) -> None:
         operator.busy[-1] = (asked, time.monotonic() + 1.0)  # its process still ends
 
 
+def drive_trials(operator: Operator, steady_s: float) -> None:
+    """Canaries and exploration at both tasks."""
+    time.sleep(steady_s)
+    for task in TASKS:
+        operator.canary(task, "b")
+        operator.canary(task, "b", is_aborted=True)
+    operator.explore(TASKS, "b")
+    time.sleep(steady_s)
+
+
 def switched(operator: Operator) -> list[float]:
     """Seconds from the request to the switch, of swaps between loaded models."""
     before = ("requested", "checking", "loading", "validating", "transferring", "switching")
@@ -165,15 +241,21 @@ def main() -> None:
     parser.add_argument("--steady-s", type=float, default=5.0)
     parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--requests", type=int, default=5000, help="fewest to send")
+    parser.add_argument("--agents", type=int, help="conversations at a time; 8 if simulated")
     args = parser.parse_args()
+    if args.agents is None:
+        args.agents = 8 if args.engine == "simulated" else 0
     timeline = Timeline("a")
     operator = Operator(timeline)
     with tempfile.TemporaryDirectory() as folder:
         text = CONFIG.format(
             port=free_port(), store=Path(folder, "hotswap.sqlite"), **ENGINES[args.engine]
         )
-        with running(text) as settings:
+        with running(text) as settings, ExitStack() as stack:
             started = time.monotonic()
+            if args.agents:
+                agents = Agents(port=settings.server.port, tasks=TASKS, agents=args.agents)
+                commits = stack.enter_context(Commits(Store(settings.store.url), TASKS))
             load = Load(
                 port=settings.server.port,
                 path="/v1/completions",
@@ -182,8 +264,11 @@ def main() -> None:
                 min_requests=args.requests,
             )
             drive(operator, args.pairs, args.loads, args.steady_s)
+            if args.agents:
+                drive_trials(operator, args.steady_s)
             rows = load.rows()
             seconds = time.monotonic() - started
+            of_agents = judged(agents.rows(), commits.of) if args.agents else None
     kinds = {
         kind: sum(row.kind == kind for row in rows) for kind in ("failed", "hung", "truncated")
     }
@@ -219,6 +304,7 @@ def main() -> None:
             "steady_p99_ms": round(steady_p99, 1),
             "loading_p50_ms": round(median(during(warm, operator.loading)), 1),
             "requests_per_s": round(len(rows) / seconds, 1),
+            "agents": of_agents,
             "engine": args.engine,
             "machine": machine(),
         }
