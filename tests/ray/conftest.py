@@ -29,8 +29,13 @@ tasks:
   advice:
     <<: *judged
     autoswap: {{<<: *careless, mode: advise, shadow: 1, shadow_at_once: 8}}
+  choosy:
+    model: a
+    autoswap: {{explore: 0.5, min_samples: 1000000, look_s: 0.2, policy: fixed, policy_options:
+                {{model: picky}}}}
 default_task: alpha
-server: {{port: {port}, api_keys: [test-key], admin_token: admin-key, first_byte_timeout_s: 20}}
+server: {{port: {port}, api_keys: [test-key], admin_token: admin-key, first_byte_timeout_s: 20,
+          tool_result_wait_s: 8}}
 store: {{url: "sqlite:///{store}"}}
 swap: {{bake_s: 0, bake_check_s: 0.2, load_wait_s: 2, drain_timeout_s: 30}}
 learning: {{flush_s: 0.1}}
