@@ -182,7 +182,6 @@ class Forwarder:
                     self._suspects.heard(target.app)
                     if attempt.ttft_ms is None:
                         attempt.ttft_ms = (time.perf_counter() - attempt.started) * 1e3
-                    limit = min(deadline, now() + limits.stream_idle_timeout_s)
                     if isinstance(item, tuple):
                         attempt.usage, attempt.ending = item, Ending.OK
                     else:
@@ -192,6 +191,8 @@ class Forwarder:
                         if call.offers_tools:
                             self._loops.listen(target, assignment.conversation, item)
                     yield item
+                    # From here on: however long the client took for that is not the model's.
+                    limit = min(deadline, now() + limits.stream_idle_timeout_s)
             if attempt.ending is not Ending.OK:
                 raise EngineUnavailable(f"model {target.model!r} cut its answer short")
         except (asyncio.CancelledError, GeneratorExit):

@@ -193,6 +193,14 @@ async def test_a_stream_that_falls_silent_ends_with_an_error():
     assert not world.router.in_flight
 
 
+async def test_a_client_that_reads_slowly_is_no_silence_of_the_model():
+    world = await world_of(Route("a", A), stream_idle_timeout_s=0.05)
+    opened = await world.router.open(call())
+    await asyncio.sleep(0.06)  # longer than the limit: that is the point
+    assert len(await read(opened)) == 3
+    assert world.endings == [("a", "ok")]
+
+
 async def test_what_a_client_left_has_cost_is_recorded():
     world = await world_of(Route("a", A))
     world.models["a"].pieces = [b"data: 1\n\ndata: 2\n\n", b"data: 3\n\n", (3, 9, 64)]
