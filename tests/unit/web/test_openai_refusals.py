@@ -193,7 +193,9 @@ async def test_a_prompt_over_the_context_is_400_in_the_words_of_the_engine(world
 
 
 async def test_a_context_that_is_exceeded_has_the_code_and_the_words_that_clients_know(world):
-    world.models["a"].error = world.models["b"].error = ContextExceeded("the prompt has 900 tokens, the context is 512")
+    world.models["a"].error = world.models["b"].error = ContextExceeded(
+        "the prompt has 900 tokens, the context is 512"
+    )
     error = refused(await world.chat(), 400, "context_length_exceeded", "900", "512")
     assert error["type"] == "invalid_request_error"
     # litellm knows it by these words alone
