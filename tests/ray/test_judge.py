@@ -76,8 +76,9 @@ def test_a_judge_that_was_killed_is_back_for_the_next_answer(system):
 
 def test_the_form_of_an_answer_is_judged_where_the_client_asked_for_one(system):
     system.load("formal", answer='{"city": "Paris"}')
-    asked = {"response_format": {"type": "json_object"}}
-    for body in (asked, {**asked, "stream": True}, {}):
+    named = {"metadata": {"task_type": "alpha"}}
+    asked = {**named, "response_format": {"type": "json_object"}}
+    for body in (asked, {**asked, "stream": True}, named):
         for model in ("formal", "a"):
             assert system.chat(model, **body).status_code == 200
 
