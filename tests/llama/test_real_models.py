@@ -204,4 +204,4 @@ def test_weights_that_cannot_be_used_are_refused_by_name_and_leave_nothing(serve
     assert served.states()["broken"] == "unloaded"
     wait_until(lambda: not served.processes("broken"), 30, "no process left")
     refused = served.http.post("/v1/completions", json={"model": "broken", "prompt": "hi"})
-    assert refused.status_code == 503
+    assert (refused.status_code, refused.json()["error"]["code"]) == (404, "model_not_loaded")
