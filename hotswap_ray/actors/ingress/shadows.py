@@ -88,6 +88,8 @@ class Shadows:
         Returns:
             Whether a copy began: the client's answer is then one half of a pair.
         """
+        if route.trial is None:  # most requests: their needs are not looked at again
+            return False
         needs = needs_of(call.endpoint, call.body)
         target = self._explorer.shadow(assignment, route, needs.fits)
         if target is None:
