@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from hotswap_ray.actors.ingress.attempt import Unanswered
@@ -42,6 +42,7 @@ class Chooser:
     Args:
         limits: Longest waits.
         suspects: Models that do not answer.
+        has_room: Whether a target can take one more request.
         division: Divides conversations in rollouts.
         explorer: Tries candidates.
         loops: Who holds which tool loop.
@@ -56,6 +57,7 @@ class Chooser:
         self,
         limits: ServerConfig,
         suspects: Suspects,
+        has_room: Callable[[Target], bool],
         division: Division,
         explorer: Explorer,
         loops: Loops,
@@ -65,6 +67,7 @@ class Chooser:
         self.table = RouteTable()
         self._limits = limits
         self._suspects = suspects
+        self._has_room = has_room
         self._division = division
         self._explorer = explorer
         self._loops = loops
@@ -120,7 +123,7 @@ class Chooser:
                 if route.split is not None or (key is None and call.offers_tools):
                     return assignment
                 return self._explorer.pick(
-                    assignment, route, lambda t: self._division.has_room(t) and needs.fits(t)
+                    assignment, route, lambda t: self._has_room(t) and needs.fits(t)
                 )
             fallback = assignment.fallback
             if fallback is not None and fallback.app not in self._suspects and needs.fits(fallback):
@@ -152,7 +155,7 @@ class Chooser:
                 if first.target in self.table.targets().values():
                     return first
             for target in _named(route):
-                if self._may_take(target, first, needs) and self._division.has_room(target):
+                if self._may_take(target, first, needs) and self._has_room(target):
                     return _sent(first, target)
             raise error
         if pinned:
@@ -183,7 +186,7 @@ class Chooser:
     ) -> Assignment | None:
         """The model that made the calls whose results a request brings; nothing moves it."""
         target = self._loops.holder(calls, key)
-        if target is None or target.app in self._suspects or not self._division.has_room(target):
+        if target is None or target.app in self._suspects or not self._has_room(target):
             return None
         decision, fallback = RoutingDecision.CONVERSATION, route.active
         if target == route.active:

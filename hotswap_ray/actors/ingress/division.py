@@ -21,7 +21,7 @@ class Division:
     """
 
     def __init__(self, has_room: Callable[[Target], bool]) -> None:
-        self.has_room = has_room
+        self._has_room = has_room
         self._began = Conversations()
 
     def pick(
@@ -46,7 +46,7 @@ class Division:
         if arm is None:
             return None
         target = None if arm == ACTIVE else split.shares[arm - 1].target
-        if target is not None and not (self.has_room(target) and needs.fits(target)):
+        if target is not None and not (self._has_room(target) and needs.fits(target)):
             return assignment
         if key is not None:
             self._began.add(split.salt, mark, arm)

@@ -82,7 +82,14 @@ class Router:
         self._suspects = Suspects(lambda app: app in self._targets, self._news.wake)
         self._loops = Loops(limits.tool_result_wait_s, on_drained)
         self._chooser = Chooser(
-            limits, self._suspects, self.division, self.explorer, self._loops, self._news, tasks
+            limits,
+            self._suspects,
+            self._has_room,
+            self.division,
+            self.explorer,
+            self._loops,
+            self._news,
+            tasks,
         )
         self.shadows = Shadows(
             self.explorer,
